@@ -1,0 +1,1 @@
+//! One event bus over Kafka, Redis Streams and memory.
