@@ -1,1 +1,27 @@
-//! The contract of polybus: events, patterns, routes, handlers and the traits of a transport.
+//! The contract of polybus: everything that needs no broker client.
+//!
+//! An author of a service uses the facade crate `polybus`. This crate is for authors of
+//! transports, codecs and middleware:
+//!
+//! - [`Event`] is a CloudEvents 1.0 event; [`EventData`] ties a Rust type to its event types.
+//! - [`transport`] holds the traits a transport implements and what passes through them.
+//! - [`Error`] is the one error type.
+
+pub mod codec;
+pub mod config;
+pub mod envelope;
+mod error;
+pub mod event;
+pub mod text;
+pub mod time;
+pub mod topic;
+pub mod transport;
+
+pub use codec::Codec;
+pub use error::{BoxError, Effect, Error, ErrorKind, Result};
+pub use event::{
+    Event, EventBuilder, EventData, EventDefaults, ExtensionValue, IntoEvent, TypeInfo,
+};
+pub use text::Text;
+pub use time::Timestamp;
+pub use topic::Topic;

@@ -1,0 +1,5 @@
+//! The config file.
+
+mod section;
+
+pub use section::Section;

@@ -1,0 +1,1 @@
+//! CloudEvents attributes as headers or fields with a prefix: binary mode.

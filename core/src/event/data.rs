@@ -1,0 +1,132 @@
+use serde::Serialize;
+
+use super::{Event, EventBuilder};
+use crate::codec::Codec;
+use crate::{Result, Text};
+
+/// One event type that a Rust type stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TypeInfo {
+    /// The event type, as `user.created`.
+    pub name: &'static str,
+    /// The semantic version of the data's shape, as `1.0.0`.
+    pub version: &'static str,
+}
+
+impl TypeInfo {
+    /// An event type and the version of its data.
+    pub const fn new(name: &'static str, version: &'static str) -> Self {
+        Self { name, version }
+    }
+}
+
+/// A Rust type that is the data of an event.
+///
+/// `#[derive(Event)]` writes this impl:
+///
+/// ```ignore
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(type = "user.created", version = "1.0.0", key = user_id)]
+/// struct UserCreated { user_id: String, email: String }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the data of an event",
+    label = "not the data of an event",
+    note = "derive it: `#[derive(Event, Serialize, Deserialize)] #[event(type = \"...\")]`"
+)]
+pub trait EventData: Send + Sync + Sized + 'static {
+    /// All event types this Rust type stands for: one for a struct, one for each variant of an
+    /// enum of a domain's events.
+    const TYPES: &'static [TypeInfo];
+
+    /// The event type of this value, one of [`TYPES`](Self::TYPES).
+    fn type_info(&self) -> &'static TypeInfo;
+
+    /// What order and partitioning go by. Default: nothing.
+    fn key(&self) -> Option<Text> {
+        None
+    }
+
+    /// What the event is about within its source. Default: nothing.
+    fn subject(&self) -> Option<Text> {
+        None
+    }
+}
+
+/// What a bus fills in when it makes an event of a value.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct EventDefaults<'a> {
+    /// The `source`: the service's name.
+    pub source: &'a Text,
+    /// How data is written, as the event's route says.
+    pub codec: Codec,
+}
+
+impl<'a> EventDefaults<'a> {
+    /// The defaults of a service whose events are written with a codec.
+    pub fn new(source: &'a Text, codec: Codec) -> Self {
+        Self { source, codec }
+    }
+}
+
+/// What can be published: an [`Event`], an [`EventBuilder`], or the data of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be published",
+    label = "neither an `Event` nor the data of one",
+    note = "derive it: `#[derive(Event, Serialize, Deserialize)] #[event(type = \"...\")]`"
+)]
+pub trait IntoEvent: Send {
+    /// The event type, which routing goes by.
+    fn event_type(&self) -> &str;
+
+    /// The event.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`](crate::ErrorKind::InvalidEvent) for a missing or malformed attribute,
+    /// [`Encode`](crate::ErrorKind::Encode) for data that can't be written.
+    fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event>;
+}
+
+impl IntoEvent for Event {
+    fn event_type(&self) -> &str {
+        Event::event_type(self)
+    }
+
+    fn into_event(self, _: &EventDefaults<'_>) -> Result<Event> {
+        Ok(self)
+    }
+}
+
+impl IntoEvent for EventBuilder {
+    fn event_type(&self) -> &str {
+        EventBuilder::event_type(self)
+    }
+
+    fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
+        self.source_or(defaults.source).build()
+    }
+}
+
+impl<T: EventData + Serialize> IntoEvent for T {
+    fn event_type(&self) -> &str {
+        self.type_info().name
+    }
+
+    fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
+        let info = self.type_info();
+        let mut builder = Event::builder(Text::new_static(info.name))
+            .source(defaults.source.clone())
+            .data_version(Text::new_static(info.version))
+            .encode(defaults.codec, &self)?;
+        if let Some(key) = self.key() {
+            builder = builder.key(key);
+        }
+        if let Some(subject) = self.subject() {
+            builder = builder.subject(subject);
+        }
+        builder.build()
+    }
+}

@@ -1,0 +1,126 @@
+use std::future::Future;
+
+use crate::{Result, Text, Topic};
+
+/// Manages topics and reads their state.
+///
+/// Every call is bounded by the transport's operation deadline; after it the error is a
+/// [`Timeout`](crate::ErrorKind::Timeout).
+pub trait Admin: Send + Sync + 'static {
+    /// Creates the topics that do not exist and leaves the others as they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server: no right to create topics, too few brokers for the replication.
+    fn ensure_topics(&self, topics: &[TopicSpec]) -> impl Future<Output = Result<()>> + Send;
+
+    /// The state of topics, in the order asked; `None` for one that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn describe(
+        &self,
+        topics: &[Topic],
+    ) -> impl Future<Output = Result<Vec<Option<TopicDescription>>>> + Send;
+
+    /// How far a group is behind, for each topic in the order asked.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicNotFound`](crate::ErrorKind::TopicNotFound) for a topic that does not exist;
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn lag(&self, group: &str, topics: &[Topic]) -> impl Future<Output = Result<Vec<Lag>>> + Send;
+
+    /// Asks the server for a sign of life.
+    ///
+    /// # Errors
+    ///
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn health(&self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// How a topic is to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TopicSpec {
+    /// The name.
+    pub name: Text,
+    /// The number of partitions. Default: the server's. Ignored by a transport without any.
+    pub partitions: Option<u32>,
+    /// On how many brokers each partition is kept. Default: the server's. Ignored by a
+    /// transport without brokers of its own.
+    pub replication: Option<u16>,
+}
+
+impl TopicSpec {
+    /// A topic with the server's defaults.
+    pub fn new(name: impl Into<Text>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: None,
+            replication: None,
+        }
+    }
+
+    /// Sets the number of partitions.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Sets on how many brokers each partition is kept.
+    #[must_use]
+    pub fn replication(mut self, replication: u16) -> Self {
+        self.replication = Some(replication);
+        self
+    }
+}
+
+/// The state of a topic on its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// The name.
+    pub name: Text,
+    /// The number of partitions; 1 on a transport without any.
+    pub partitions: u32,
+    /// About how many events it holds: exact where nothing was deleted or compacted and no
+    /// transactions were written.
+    pub events: u64,
+}
+
+impl TopicDescription {
+    /// The state of a topic.
+    pub fn new(name: impl Into<Text>, partitions: u32, events: u64) -> Self {
+        Self {
+            name: name.into(),
+            partitions,
+            events,
+        }
+    }
+}
+
+/// How far a group is behind on a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Lag {
+    /// Events that no member has received yet. On a transport that commits positions: those
+    /// past the committed position, what is in flight included.
+    pub waiting: u64,
+    /// Events that a member has and has not settled, where the server knows.
+    pub pending: u64,
+}
+
+impl Lag {
+    /// How far a group is behind.
+    pub fn new(waiting: u64, pending: u64) -> Self {
+        Self { waiting, pending }
+    }
+
+    /// Whether the group is done with every event.
+    pub fn is_zero(&self) -> bool {
+        self.waiting == 0 && self.pending == 0
+    }
+}

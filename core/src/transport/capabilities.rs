@@ -1,0 +1,120 @@
+use std::fmt;
+
+/// What a transport can do. The conformance suite holds it to what it declares and reports
+/// the cases outside of it as ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// How far the order of events of one key reaches.
+    pub key_order: KeyOrder,
+    /// Topics have several partitions that are shared out among the members of a group.
+    pub partitions: bool,
+    /// Accepted events survive a restart of the server.
+    pub durable: bool,
+    /// [`Delivery::attempt`](super::Delivery::attempt) counts deliveries to other members too,
+    /// those that died included.
+    pub delivery_count: bool,
+    /// [`Settlement::Release`](super::Settlement::Release) brings the event back to the living
+    /// members of the group, not only after this one has left.
+    pub release: bool,
+    /// A group can start at a point in time.
+    pub start_at_time: bool,
+    /// The server makes a topic when it is first used.
+    pub creates_topics: bool,
+    /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
+    pub discovery: bool,
+}
+
+impl Capabilities {
+    /// Nothing beyond the contract.
+    pub const fn none() -> Self {
+        Self {
+            key_order: KeyOrder::None,
+            partitions: false,
+            durable: false,
+            delivery_count: false,
+            release: false,
+            start_at_time: false,
+            creates_topics: false,
+            discovery: false,
+        }
+    }
+
+    /// Sets how far the order of events of one key reaches.
+    #[must_use]
+    pub const fn with_key_order(mut self, key_order: KeyOrder) -> Self {
+        self.key_order = key_order;
+        self
+    }
+
+    /// Topics have partitions.
+    #[must_use]
+    pub const fn with_partitions(mut self) -> Self {
+        self.partitions = true;
+        self
+    }
+
+    /// Events survive a restart of the server.
+    #[must_use]
+    pub const fn with_durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Attempts are counted across members.
+    #[must_use]
+    pub const fn with_delivery_count(mut self) -> Self {
+        self.delivery_count = true;
+        self
+    }
+
+    /// Released events come back at once.
+    #[must_use]
+    pub const fn with_release(mut self) -> Self {
+        self.release = true;
+        self
+    }
+
+    /// A group can start at a point in time.
+    #[must_use]
+    pub const fn with_start_at_time(mut self) -> Self {
+        self.start_at_time = true;
+        self
+    }
+
+    /// Topics are made when first used.
+    #[must_use]
+    pub const fn with_creates_topics(mut self) -> Self {
+        self.creates_topics = true;
+        self
+    }
+
+    /// Topics can be discovered.
+    #[must_use]
+    pub const fn with_discovery(mut self) -> Self {
+        self.discovery = true;
+        self
+    }
+}
+
+/// How far the order of events of one key reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum KeyOrder {
+    /// Not promised.
+    None,
+    /// Within one member of a group: several members may handle events of one key at once.
+    Member,
+    /// Across all members of a group.
+    Group,
+}
+
+impl fmt::Display for KeyOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Member => "within a member",
+            Self::Group => "across the group",
+        })
+    }
+}

@@ -1,0 +1,143 @@
+use super::{Headers, Position, RawRecord};
+use crate::{Error, Event, Topic};
+
+/// A received event, or bytes that are none, with where it came from.
+#[derive(Debug)]
+pub struct Delivery {
+    token: AckToken,
+    topic: Topic,
+    position: Position,
+    attempt: u32,
+    headers: Headers,
+    content: Result<Event, Box<Undecodable>>,
+}
+
+/// A record that is no event: kept as it came, so that nothing is lost.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Undecodable {
+    /// The record as it came.
+    pub record: RawRecord,
+    /// Why it is no event ([`ErrorKind::Decode`](crate::ErrorKind::Decode)).
+    pub error: Error,
+}
+
+impl Delivery {
+    /// A delivered event, for the first time and without further headers.
+    pub fn new(token: AckToken, topic: Topic, position: Position, event: Event) -> Self {
+        let headers = Headers::new();
+        Self {
+            token,
+            topic,
+            position,
+            attempt: 1,
+            headers,
+            content: Ok(event),
+        }
+    }
+
+    /// A delivered record that is no event.
+    pub fn undecodable(
+        token: AckToken,
+        topic: Topic,
+        position: Position,
+        record: RawRecord,
+        error: Error,
+    ) -> Self {
+        let content = Err(Box::new(Undecodable { record, error }));
+        Self {
+            token,
+            topic,
+            position,
+            attempt: 1,
+            headers: Headers::new(),
+            content,
+        }
+    }
+
+    /// Sets how many times the event has been delivered, this time included.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// Sets the headers beside the event's attributes.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// What settles it.
+    pub fn token(&self) -> AckToken {
+        self.token
+    }
+
+    /// The topic it came from.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Where it stands in its topic.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// How many times it has been delivered or tried, this time included: 1 is the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The headers beside the event's attributes.
+    pub fn headers(&self) -> &Headers {
+        match &self.content {
+            Ok(_) => &self.headers,
+            Err(undecodable) => &undecodable.record.headers,
+        }
+    }
+
+    /// The event.
+    ///
+    /// # Errors
+    ///
+    /// The record and the reason, if it is no event.
+    pub fn event(&self) -> Result<&Event, &Undecodable> {
+        self.content.as_ref().map_err(|undecodable| &**undecodable)
+    }
+
+    /// What order goes by: the event's key. A record that is no event has none.
+    pub fn key(&self) -> Option<&str> {
+        self.content.as_ref().ok()?.key()
+    }
+
+    /// The size in bytes, which the bounds of queues go by.
+    pub fn size(&self) -> usize {
+        match &self.content {
+            Ok(event) => event.size(),
+            Err(undecodable) => undecodable.record.size(),
+        }
+    }
+}
+
+/// Names one delivery to the transport that made it. Its meaning is the transport's own.
+///
+/// Deliveries with the same `source` came from the same topic and partition of one
+/// subscriber. The `epoch` tells one ownership of it from the next: a settlement with an old
+/// epoch is [`Stale`](crate::ErrorKind::Stale).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AckToken {
+    /// Which topic and partition of the subscriber.
+    pub source: u32,
+    /// Which ownership of it.
+    pub epoch: u32,
+    /// Which delivery.
+    pub id: [u64; 2],
+}
+
+impl AckToken {
+    /// A token.
+    pub const fn new(source: u32, epoch: u32, id: [u64; 2]) -> Self {
+        Self { source, epoch, id }
+    }
+}

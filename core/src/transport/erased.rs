@@ -1,0 +1,263 @@
+//! The dynamic side of the traits: authors write native `async fn`s, a bus holds these.
+//!
+//! One boxed future for each *batch*, none for each event.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{
+    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Publisher, Settlement,
+    Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
+};
+use crate::{Result, Topic};
+
+/// Any [`Transport`].
+#[derive(Clone)]
+pub struct DynTransport(Arc<dyn ErasedTransport>);
+
+/// Any [`Publisher`].
+#[derive(Clone)]
+pub struct DynPublisher(Arc<dyn ErasedPublisher>);
+
+/// Any [`Subscriber`].
+pub struct DynSubscriber(Box<dyn ErasedSubscriber>);
+
+/// Any [`Settler`].
+#[derive(Clone)]
+pub struct DynSettler(Arc<dyn ErasedSettler>);
+
+/// Any [`Admin`].
+#[derive(Clone)]
+pub struct DynAdmin(Arc<dyn ErasedAdmin>);
+
+impl DynTransport {
+    /// Erases a transport's type.
+    pub fn new(transport: impl Transport) -> Self {
+        Self(Arc::new(transport))
+    }
+}
+
+impl DynPublisher {
+    /// Erases a publisher's type.
+    pub fn new(publisher: impl Publisher) -> Self {
+        Self(Arc::new(publisher))
+    }
+}
+
+impl Transport for DynTransport {
+    type Publisher = DynPublisher;
+    type Subscriber = DynSubscriber;
+    type Admin = DynAdmin;
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn publisher(&self) -> Result<DynPublisher> {
+        self.0.publisher().await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber> {
+        self.0.subscribe(subscription).await
+    }
+
+    fn admin(&self) -> DynAdmin {
+        self.0.admin()
+    }
+}
+
+impl Publisher for DynPublisher {
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
+        self.0.publish(batch).await
+    }
+
+    async fn flush(&self, deadline: Instant) -> Result<()> {
+        self.0.flush(deadline).await
+    }
+
+    async fn close(&self, deadline: Instant) -> Result<()> {
+        self.0.close(deadline).await
+    }
+}
+
+impl Subscriber for DynSubscriber {
+    type Settler = DynSettler;
+
+    async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        self.0.recv(max).await
+    }
+
+    fn settler(&self) -> DynSettler {
+        self.0.settler()
+    }
+
+    async fn close(self, deadline: Instant) -> Result<()> {
+        self.0.close(deadline).await
+    }
+}
+
+impl Settler for DynSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        self.0.settle(batch).await
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        self.0.is_current(token)
+    }
+}
+
+impl Admin for DynAdmin {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
+        self.0.ensure_topics(topics).await
+    }
+
+    async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
+        self.0.describe(topics).await
+    }
+
+    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
+        self.0.lag(group, topics).await
+    }
+
+    async fn health(&self) -> Result<()> {
+        self.0.health().await
+    }
+}
+
+#[async_trait]
+trait ErasedTransport: Send + Sync {
+    fn capabilities(&self) -> Capabilities;
+    async fn publisher(&self) -> Result<DynPublisher>;
+    async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber>;
+    fn admin(&self) -> DynAdmin;
+}
+
+#[async_trait]
+impl<T: Transport> ErasedTransport for T {
+    fn capabilities(&self) -> Capabilities {
+        Transport::capabilities(self)
+    }
+
+    async fn publisher(&self) -> Result<DynPublisher> {
+        Ok(DynPublisher::new(Transport::publisher(self).await?))
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber> {
+        Ok(DynSubscriber(Box::new(
+            Transport::subscribe(self, subscription).await?,
+        )))
+    }
+
+    fn admin(&self) -> DynAdmin {
+        DynAdmin(Arc::new(Transport::admin(self)))
+    }
+}
+
+#[async_trait]
+trait ErasedPublisher: Send + Sync {
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome>;
+    async fn flush(&self, deadline: Instant) -> Result<()>;
+    async fn close(&self, deadline: Instant) -> Result<()>;
+}
+
+#[async_trait]
+impl<P: Publisher> ErasedPublisher for P {
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
+        Publisher::publish(self, batch).await
+    }
+
+    async fn flush(&self, deadline: Instant) -> Result<()> {
+        Publisher::flush(self, deadline).await
+    }
+
+    async fn close(&self, deadline: Instant) -> Result<()> {
+        Publisher::close(self, deadline).await
+    }
+}
+
+#[async_trait]
+trait ErasedSubscriber: Send {
+    async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>>;
+    fn settler(&self) -> DynSettler;
+    async fn close(self: Box<Self>, deadline: Instant) -> Result<()>;
+}
+
+#[async_trait]
+impl<S: Subscriber> ErasedSubscriber for S {
+    async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        Subscriber::recv(self, max).await
+    }
+
+    fn settler(&self) -> DynSettler {
+        DynSettler(Arc::new(Subscriber::settler(self)))
+    }
+
+    async fn close(self: Box<Self>, deadline: Instant) -> Result<()> {
+        Subscriber::close(*self, deadline).await
+    }
+}
+
+#[async_trait]
+trait ErasedSettler: Send + Sync {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>>;
+    fn is_current(&self, token: AckToken) -> bool;
+}
+
+#[async_trait]
+impl<S: Settler> ErasedSettler for S {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        Settler::settle(self, batch).await
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        Settler::is_current(self, token)
+    }
+}
+
+#[async_trait]
+trait ErasedAdmin: Send + Sync {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()>;
+    async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
+    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
+    async fn health(&self) -> Result<()>;
+}
+
+#[async_trait]
+impl<A: Admin> ErasedAdmin for A {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
+        Admin::ensure_topics(self, topics).await
+    }
+
+    async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
+        Admin::describe(self, topics).await
+    }
+
+    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
+        Admin::lag(self, group, topics).await
+    }
+
+    async fn health(&self) -> Result<()> {
+        Admin::health(self).await
+    }
+}
+
+macro_rules! opaque_debug {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+opaque_debug!(
+    DynTransport,
+    DynPublisher,
+    DynSubscriber,
+    DynSettler,
+    DynAdmin
+);

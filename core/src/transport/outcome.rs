@@ -1,0 +1,106 @@
+use super::{Headers, Position, RawRecord};
+use crate::{Error, Event, Result, Topic};
+
+/// What to publish, and where.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// The topic.
+    pub topic: Topic,
+    /// The event, or a record as it is.
+    pub content: Content,
+    /// Headers of the record beside the event's attributes.
+    pub headers: Headers,
+}
+
+/// An event, or a record that is published as it is.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// An event, written in the transport's format.
+    Event(Event),
+    /// A record as it is: a dead letter keeps the bytes that came in.
+    Raw(RawRecord),
+}
+
+impl Outgoing {
+    /// An event without further headers.
+    pub fn new(topic: Topic, event: Event) -> Self {
+        Self {
+            topic,
+            content: Content::Event(event),
+            headers: Headers::new(),
+        }
+    }
+
+    /// A record as it is.
+    pub fn raw(topic: Topic, record: RawRecord) -> Self {
+        Self {
+            topic,
+            content: Content::Raw(record),
+            headers: Headers::new(),
+        }
+    }
+
+    /// Adds headers.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The event, unless it is a raw record.
+    pub fn event(&self) -> Option<&Event> {
+        match &self.content {
+            Content::Event(event) => Some(event),
+            Content::Raw(_) => None,
+        }
+    }
+
+    /// The size of the content in bytes, without headers beside the event's attributes.
+    pub fn size(&self) -> usize {
+        match &self.content {
+            Content::Event(event) => event.size(),
+            Content::Raw(record) => record.size(),
+        }
+    }
+}
+
+/// What became of one event in a publish.
+#[derive(Debug)]
+#[must_use = "an event that was not accepted is lost unless somebody looks"]
+pub enum Outcome {
+    /// The server keeps the event.
+    Accepted(Position),
+    /// The event is certainly not stored.
+    Rejected(Error),
+    /// The event may have been stored: a timeout, or a cut after sending.
+    Unknown(Error),
+}
+
+impl Outcome {
+    /// Whether the server keeps the event.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted(_))
+    }
+
+    /// The outcome of a failed publish, by the error's [`effect`](Error::effect).
+    pub fn from_error(error: Error) -> Self {
+        match error.effect() {
+            crate::Effect::NotApplied => Self::Rejected(error),
+            crate::Effect::Unknown => Self::Unknown(error),
+        }
+    }
+
+    /// The position, or the error. Its [`effect`](Error::effect) tells `Rejected` from `Unknown`.
+    ///
+    /// # Errors
+    ///
+    /// The error of `Rejected` or `Unknown`.
+    pub fn into_result(self) -> Result<Position> {
+        match self {
+            Self::Accepted(position) => Ok(position),
+            Self::Rejected(error) => Err(error),
+            Self::Unknown(error) => Err(error.with_effect(crate::Effect::Unknown)),
+        }
+    }
+}

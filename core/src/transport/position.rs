@@ -1,0 +1,53 @@
+use std::fmt;
+
+/// Where an event stands in its topic. Positions of one partition are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    partition: u32,
+    offset: u64,
+    sequence: Option<u64>,
+}
+
+impl Position {
+    /// A partition and an offset, as Kafka has them.
+    pub const fn new(partition: u32, offset: u64) -> Self {
+        Self {
+            partition,
+            offset,
+            sequence: None,
+        }
+    }
+
+    /// An id of two numbers, as Redis Streams has them: milliseconds and a sequence number.
+    pub const fn with_sequence(partition: u32, milliseconds: u64, sequence: u64) -> Self {
+        Self {
+            partition,
+            offset: milliseconds,
+            sequence: Some(sequence),
+        }
+    }
+
+    /// The partition. 0 on a transport without partitions.
+    pub const fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// The offset within the partition, or the milliseconds of an id of two numbers.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The second number of an id of two numbers.
+    pub const fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+}
+
+impl fmt::Display for Position {
+    /// `partition:offset`, or `partition:milliseconds-sequence`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.partition, self.offset)?;
+        self.sequence
+            .map_or(Ok(()), |sequence| write!(f, "-{sequence}"))
+    }
+}
