@@ -1,1 +1,93 @@
 //! One event bus over Kafka, Redis Streams and memory.
+//!
+//! A service publishes and handles typed events; a config file says which event types travel on
+//! which transport; unit tests run the same program in memory. Every guarantee means the same
+//! thing on each transport.
+//!
+//! ```
+//! use polybus::{Bus, Config, Event, Payload};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Event, Serialize, Deserialize)]
+//! #[event(type = "user.created", version = "1.0.0", key = user_id)]
+//! struct UserCreated {
+//!     user_id: String,
+//!     email: String,
+//! }
+//!
+//! async fn welcome(Payload(user): Payload<UserCreated>) {
+//!     println!("welcome, {}", user.email);
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> polybus::Result<()> {
+//! let config = Config::parse(
+//!     r#"
+//!         [service]
+//!         name = "accounts"
+//!         [transports.local]
+//!         kind = "memory"
+//!         [[routes]]
+//!         pattern   = "user.*"
+//!         transport = "local"
+//!         topic     = "user-events"
+//!     "#,
+//!     "polybus.toml",
+//! )?;
+//! let bus = Bus::builder().config(config).build().await?;
+//! bus.subscribe("welcome-mails").on(welcome).start().await?;
+//! bus.publish(UserCreated { user_id: "u1".into(), email: "a@b.c".into() }).await?;
+//! # let _ =
+//! bus.close("10s").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `memory` (default) | `kind = "memory"`, and [`BusBuilder::in_memory`] for tests |
+//! | `redis-streams` | `kind = "redis-streams"` |
+//! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
+//! | `full` | all of them |
+
+mod builder;
+mod bus;
+mod kinds;
+mod publish;
+mod report;
+mod signal;
+mod subscription;
+mod topics;
+
+pub use builder::BusBuilder;
+pub use bus::Bus;
+pub use publish::BusEvent;
+pub use report::{CloseReport, Receipt, SubscriptionReport};
+pub use signal::shutdown_signal;
+pub use subscription::{Subscribe, Subscription};
+pub use topics::Topics;
+
+pub use polybus_core::config::Config;
+pub use polybus_core::handler::{
+    Context, FromDelivery, FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
+};
+pub use polybus_core::transport::{Headers, Outcome, Position, Start};
+pub use polybus_core::{
+    BoxError, Codec, Effect, Error, ErrorKind, Event, EventBuilder, EventData, EventDefaults,
+    ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
+};
+pub use polybus_core::{codec, config, event, handler, routing, runtime, time, transport};
+/// Writes the [`EventData`] of a type.
+pub use polybus_macros::Event;
+
+#[doc(hidden)]
+pub use polybus_core::__private;
+
+#[cfg(feature = "kafka")]
+pub use polybus_kafka as kafka;
+#[cfg(feature = "memory")]
+pub use polybus_memory as memory;
+#[cfg(feature = "redis-streams")]
+pub use polybus_redis_streams as redis_streams;

@@ -1,0 +1,52 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a subscription has done so far, counted while it runs.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($name: AtomicU64,)*
+        }
+
+        /// What a subscription has done.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// The counts at this moment.
+            pub fn snapshot(&self) -> Counts {
+                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+
+            $(pub(super) fn $name(&self, count: usize) {
+                self.$name.fetch_add(count as u64, Ordering::Relaxed);
+            })*
+        }
+    };
+}
+
+counters! {
+    /// Deliveries received, redeliveries included.
+    received,
+    /// Events that a handler finished.
+    handled,
+    /// Events that a handler dropped.
+    dropped,
+    /// Events that no handler takes, acknowledged.
+    unhandled,
+    /// Attempts that failed and were followed by another.
+    retried,
+    /// Events put away as dead letters.
+    dead_lettered,
+    /// Records that were no events.
+    undecodable,
+    /// Deliveries given back unhandled, at a stop or when they belonged to another member.
+    released,
+    /// Settlements that came too late: another member has the event.
+    stale,
+    /// Settlements that the transport refused for good; the events come again.
+    unsettled,
+}

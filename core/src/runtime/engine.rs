@@ -1,0 +1,487 @@
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{sleep, timeout_at};
+use tracing::Instrument;
+
+use super::dead_letter::{DeadLetters, Held, Origin, letter};
+use super::job::{Job, Working};
+use super::lanes::Lanes;
+use super::source::{Read, Reader, Settled, Settlements};
+use super::{Counters, Counts, Shutdown, Source, backoff};
+use crate::config::{Ordering, SubscriptionConfig, Unhandled};
+use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Verdict};
+use crate::transport::{Delivery, Settlement, Subscriber};
+use crate::{Error, ErrorKind, Result, Text, Topic};
+
+/// How long a subscription that fails gives its running handlers.
+const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// A subscription, ready to run.
+#[derive(Debug)]
+pub struct Consumer {
+    /// The subscription's name.
+    pub name: Text,
+    /// The consumer group.
+    pub group: Text,
+    /// The settings.
+    pub settings: SubscriptionConfig,
+    /// The handlers.
+    pub handlers: Arc<HandlerSet>,
+    /// What it reads.
+    pub sources: Vec<Source>,
+    /// Counts what it does.
+    pub counters: Arc<Counters>,
+}
+
+/// How a subscription ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Finished {
+    /// What it did.
+    pub counts: Counts,
+    /// Deliveries that were given back unfinished at the end; their group gets them again.
+    pub unfinished: usize,
+    /// Why it ended by itself.
+    pub error: Option<Error>,
+}
+
+impl Consumer {
+    /// Runs until a stop is requested, or the subscription fails; then lets handlers that run
+    /// finish within the request's time, settles, and leaves the group.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it ends like a crash: what is not settled is delivered again.
+    pub async fn run(self, shutdown: Shutdown) -> Finished {
+        let mut engine = Engine::new(self, shutdown);
+        engine.run().await;
+        engine.finish().await
+    }
+}
+
+struct Engine {
+    name: Text,
+    group: Text,
+    settings: SubscriptionConfig,
+    handlers: Arc<HandlerSet>,
+    counters: Arc<Counters>,
+    shutdown: Shutdown,
+    /// For each source, by index.
+    settlements: Vec<Settlements>,
+    dead_letters: Vec<DeadLetters>,
+    calls: Vec<CallInfo>,
+    /// The readers that do not read at the moment.
+    readers: Vec<Reader>,
+    reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
+    settles: FuturesUnordered<BoxFuture<'static, Settled>>,
+    lanes: Lanes,
+    /// Jobs that may start as soon as one of `concurrency` places is free.
+    ready: VecDeque<Job>,
+    running: FuturesUnordered<Working<Handled>>,
+    /// Jobs that keep their lane without a handler at work.
+    held: FuturesUnordered<Working<Held>>,
+    /// Deliveries that are not settled yet.
+    in_flight: usize,
+    unfinished: usize,
+    stopping: bool,
+    error: Option<Error>,
+}
+
+impl Engine {
+    fn new(consumer: Consumer, shutdown: Shutdown) -> Self {
+        let mut engine = Self {
+            name: consumer.name,
+            group: consumer.group,
+            settings: consumer.settings,
+            handlers: consumer.handlers,
+            counters: consumer.counters,
+            shutdown,
+            settlements: Vec::new(),
+            dead_letters: Vec::new(),
+            calls: Vec::new(),
+            readers: Vec::new(),
+            reads: FuturesUnordered::new(),
+            settles: FuturesUnordered::new(),
+            lanes: Lanes::default(),
+            ready: VecDeque::new(),
+            running: FuturesUnordered::new(),
+            held: FuturesUnordered::new(),
+            in_flight: 0,
+            unfinished: 0,
+            stopping: false,
+            error: None,
+        };
+        for (index, source) in consumer.sources.into_iter().enumerate() {
+            let token = engine.shutdown.token();
+            engine.calls.push(CallInfo::new(engine.name.clone(), source.transport.clone(), token));
+            engine.settlements.push(Settlements::new(index, source.subscriber.settler()));
+            engine.dead_letters.push(DeadLetters::new(
+                source.transport,
+                source.publisher,
+                source.admin,
+            ));
+            engine.readers.push(Reader::new(index, source.subscriber));
+        }
+        engine
+    }
+
+    async fn run(&mut self) {
+        loop {
+            self.start_reads();
+            poll_fn(|context| {
+                self.start_ready(context);
+                Poll::Ready(())
+            })
+            .await;
+            self.start_settles();
+            if self.stopping && self.is_drained() {
+                return;
+            }
+            tokio::select! {
+                Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
+                Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((job, held)) = self.held.next() => self.on_held(job, held),
+                Some(settled) = self.settles.next() => self.on_settled(settled),
+                () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
+                () = self.shutdown.drain_expired(), if self.stopping => return,
+            }
+        }
+    }
+
+    /// Whether everything that was started has ended and is settled.
+    fn is_drained(&self) -> bool {
+        self.reads.is_empty()
+            && self.running.is_empty()
+            && self.held.is_empty()
+            && self.settlements.iter().all(Settlements::is_empty)
+    }
+
+    /// Lets idle readers read, once half of the window is free: reading one event whenever one
+    /// was settled would cost a round trip each.
+    fn start_reads(&mut self) {
+        let window = self.settings.max_in_flight;
+        if self.stopping || self.in_flight > window / 2 {
+            return;
+        }
+        let room = window - self.in_flight;
+        for reader in self.readers.drain(..) {
+            self.reads.push(Box::pin(reader.read(room, self.shutdown.clone())));
+        }
+    }
+
+    fn on_read(&mut self, reader: Reader, read: Read) {
+        let source = reader.source;
+        self.readers.push(reader);
+        match read {
+            Read::Stopped => {}
+            Read::Deliveries(deliveries) => {
+                self.in_flight += deliveries.len();
+                self.counters.received(deliveries.len());
+                for delivery in deliveries {
+                    self.accept(source, delivery);
+                }
+            }
+            Read::Failed(error) if error.retryable() => {
+                tracing::warn!(subscription = %self.name, transport = %self.calls[source].transport,
+                    %error, "reading failed, trying again");
+            }
+            Read::Failed(error) => self.fail(error),
+        }
+    }
+
+    fn accept(&mut self, source: usize, delivery: Delivery) {
+        tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
+            position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
+            event_id = delivery.event().ok().map(crate::Event::id), "received");
+        let lane = match self.settings.ordering {
+            Ordering::Key => {
+                let topic = delivery.topic().name();
+                delivery.key().map(|key| self.lanes.lane(source, topic, key))
+            }
+            Ordering::None => None,
+        };
+        let job = Job { source, lane, attempt: delivery.attempt(), delivery };
+        if self.stopping {
+            self.release(job);
+        } else if let Some(job) = self.lanes.enter(job) {
+            self.ready.push_back(job);
+        }
+    }
+
+    /// Starts jobs while there are places. A handler that returns at once is done right here.
+    fn start_ready(&mut self, context: &mut Context<'_>) {
+        while self.running.len() < self.settings.concurrency {
+            let Some(job) = self.ready.pop_front() else { return };
+            if !self.settlements[job.source].is_current(job.delivery.token()) {
+                self.release(job);
+                continue;
+            }
+            if let Some(mut work) = self.start(job) {
+                match Pin::new(&mut work).poll(context) {
+                    Poll::Ready((job, handled)) => self.on_handled(job, handled),
+                    Poll::Pending => self.running.push(work),
+                }
+            }
+        }
+    }
+
+    /// Starts the handler of a job, or decides about it where none can run.
+    fn start(&mut self, job: Job) -> Option<Working<Handled>> {
+        let event = match job.delivery.event() {
+            Ok(event) => event,
+            Err(undecodable) => {
+                let reason = format!("not an event: {}", undecodable.error);
+                self.counters.undecodable(1);
+                self.dead_letter(job, &reason);
+                return None;
+            }
+        };
+        let handlers = Arc::clone(&self.handlers);
+        let Some(handler) = handlers.find(event.event_type()) else {
+            self.on_unhandled(job);
+            return None;
+        };
+        let span = tracing::debug_span!("handle", subscription = %self.name,
+            topic = %job.delivery.topic(), event_type = event.event_type(), event_id = event.id(),
+            attempt = job.attempt);
+        let call = &mut self.calls[job.source];
+        call.attempt = job.attempt;
+        match span.in_scope(|| handler.call(&job.delivery, call)) {
+            // An empty span costs nothing to enter; a boxed future more does.
+            Ok(future) if span.is_disabled() => Some(Working::new(job, future)),
+            Ok(future) => Some(Working::new(job, Box::pin(future.instrument(span)))),
+            Err(failure) => {
+                self.on_handled(job, Err(failure));
+                None
+            }
+        }
+    }
+
+    fn on_unhandled(&mut self, job: Job) {
+        let reason = || {
+            let event_type = job.delivery.event().map_or("", crate::Event::event_type);
+            format!("no handler of `{}` takes `{event_type}`", self.name)
+        };
+        match self.settings.unhandled {
+            Unhandled::Ack => {
+                self.counters.unhandled(1);
+                self.settle(job, Settlement::Ack, "unhandled");
+            }
+            Unhandled::DeadLetter => {
+                let reason = reason();
+                self.dead_letter(job, &reason);
+            }
+            Unhandled::Stop => {
+                let error = Error::new(ErrorKind::Handler, reason())
+                    .with_topic(job.delivery.topic().name())
+                    .with_note("add a handler, or set `unhandled` of the subscription to `ack`");
+                self.release(job);
+                self.fail(error);
+            }
+        }
+    }
+
+    fn on_handled(&mut self, job: Job, handled: Handled) {
+        match handled {
+            Ok(Verdict::Ack) => {
+                self.counters.handled(1);
+                self.settle(job, Settlement::Ack, "ack");
+            }
+            Ok(Verdict::Drop) => {
+                self.counters.dropped(1);
+                self.settle(job, Settlement::Ack, "drop");
+            }
+            Ok(Verdict::Retry { after }) => self.retry(job, after, "the handler asked for it"),
+            Ok(Verdict::DeadLetter { reason }) => self.dead_letter(job, &reason),
+            Err(failure) => self.on_failure(job, &failure),
+        }
+    }
+
+    fn on_failure(&mut self, job: Job, failure: &Failure) {
+        let reason = failure.to_string();
+        if failure.is_permanent() {
+            self.dead_letter(job, &reason);
+        } else {
+            self.retry(job, None, &reason);
+        }
+    }
+
+    /// Holds the job for a pause, or makes it a dead letter after its last attempt.
+    fn retry(&mut self, job: Job, after: Option<Duration>, reason: &str) {
+        let retry = &self.settings.retry;
+        if job.attempt >= retry.max_attempts {
+            return self.dead_letter(job, reason);
+        }
+        let pause = after.unwrap_or_else(|| backoff::delay(retry.base, retry.max, job.attempt));
+        self.pause(job, pause, reason);
+    }
+
+    fn pause(&mut self, job: Job, pause: Duration, reason: &str) {
+        tracing::debug!(subscription = %self.name, topic = %job.delivery.topic(),
+            event_id = job.delivery.event().ok().map(crate::Event::id), attempt = job.attempt,
+            reason, ?pause, outcome = "retry", "handled");
+        if self.stopping {
+            return self.release(job);
+        }
+        self.counters.retried(1);
+        let shutdown = self.shutdown.clone();
+        let held = async move {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => Held::Stopped,
+                () = sleep(pause) => Held::TryAgain,
+            }
+        };
+        self.held.push(Working::new(job, Box::pin(held)));
+    }
+
+    /// Publishes the job's dead letter and settles it then. Without a topic for dead letters the
+    /// job is held and tried again: nothing is thrown away unasked.
+    fn dead_letter(&mut self, job: Job, reason: &str) {
+        let Some(template) = &self.settings.dead_letter else {
+            let pause = self.settings.retry.max;
+            tracing::error!(subscription = %self.name, topic = %job.delivery.topic(), reason,
+                "an event failed for good and the subscription has no dead letters: it is held");
+            return self.pause(job, pause, reason);
+        };
+        let topic = Topic::new(template.replace("{topic}", job.delivery.topic().name()));
+        let letters = self.dead_letters[job.source].clone();
+        let origin = Origin {
+            transport: &letters.transport,
+            group: &self.group,
+            subscription: &self.name,
+            reason,
+        };
+        let letter = letter(&job, topic, &origin);
+        let work = letters.publish(letter, self.shutdown.clone());
+        self.held.push(Working::new(job, Box::pin(work)));
+    }
+
+    fn on_held(&mut self, mut job: Job, held: Held) {
+        match held {
+            Held::TryAgain if self.stopping => self.release(job),
+            Held::TryAgain => {
+                job.attempt = job.attempt.saturating_add(1);
+                self.ready.push_back(job);
+            }
+            Held::DeadLettered => {
+                self.counters.dead_lettered(1);
+                self.settle(job, Settlement::Ack, "dead-letter");
+            }
+            Held::Stopped => self.release(job),
+        }
+    }
+
+    /// Gives a job back to its group.
+    fn release(&mut self, job: Job) {
+        self.counters.released(1);
+        self.unfinished += usize::from(self.stopping);
+        self.settle(job, Settlement::Release, "release");
+    }
+
+    /// Ends a job and lets the next of its lane go on.
+    fn settle(&mut self, job: Job, settlement: Settlement, outcome: &str) {
+        tracing::debug!(subscription = %self.name, topic = %job.delivery.topic(),
+            event_type = job.delivery.event().ok().map(crate::Event::event_type),
+            event_id = job.delivery.event().ok().map(crate::Event::id),
+            attempt = job.attempt, outcome, "settled");
+        self.settlements[job.source].push(job.delivery.token(), settlement);
+        if let Some(next) = self.lanes.leave(job.lane) {
+            self.ready.push_back(next);
+        }
+    }
+
+    fn start_settles(&mut self) {
+        let batches = self.settlements.iter_mut().filter_map(Settlements::send);
+        self.settles.extend(batches);
+    }
+
+    fn on_settled(&mut self, settled: Settled) {
+        let source = &mut self.settlements[settled.source];
+        let mut again = 0;
+        let mut results = settled.results.into_iter();
+        for (token, settlement) in settled.batch {
+            match results.next().unwrap_or_else(|| Err(missing_result())) {
+                Ok(()) => {}
+                Err(error) if error.retryable() => {
+                    if again == 0 {
+                        tracing::warn!(subscription = %self.name, %error, "settling failed, trying again");
+                    }
+                    again += 1;
+                    source.push(token, settlement);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Stale => self.counters.stale(1),
+                Err(error) => {
+                    self.counters.unsettled(1);
+                    tracing::error!(subscription = %self.name, %error, "an event could not be settled");
+                }
+            }
+            self.in_flight -= 1;
+        }
+        source.sent(again > 0);
+    }
+
+    fn fail(&mut self, error: Error) {
+        tracing::error!(subscription = %self.name, %error, "the subscription failed");
+        self.error.get_or_insert(error);
+        self.shutdown.request(DRAIN_AFTER_FAILURE);
+    }
+
+    /// Gives back what has not started. What runs goes on.
+    fn begin_stop(&mut self) {
+        self.stopping = true;
+        let ready = std::mem::take(&mut self.ready);
+        let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
+        for job in ready.into_iter().chain(waiting) {
+            self.release(job);
+        }
+    }
+
+    /// Gives back what did not end in time, settles, and leaves the groups.
+    async fn finish(mut self) -> Finished {
+        let running = std::mem::take(&mut self.running).into_iter().filter_map(Working::into_job);
+        let held = std::mem::take(&mut self.held).into_iter().filter_map(Working::into_job);
+        for job in running.chain(held).collect::<Vec<_>>() {
+            self.release(job);
+        }
+        let deadline = self.shutdown.deadline();
+        let settled = timeout_at(deadline, self.settle_rest()).await;
+        if settled.is_err() {
+            tracing::warn!(subscription = %self.name, "settlements were not taken in time");
+        }
+        let closing = self.readers.drain(..).map(|reader| reader.subscriber.close(deadline));
+        for closed in join_all(closing).await {
+            self.error = self.error.or(closed.err());
+        }
+        Finished {
+            counts: self.counters.snapshot(),
+            unfinished: self.unfinished,
+            error: self.error,
+        }
+    }
+
+    /// Waits for the readers and sends what is still to be settled, once more if it must.
+    async fn settle_rest(&mut self) {
+        while let Some((reader, read)) = self.reads.next().await {
+            self.on_read(reader, read);
+        }
+        loop {
+            self.start_settles();
+            let Some(settled) = self.settles.next().await else { return };
+            self.on_settled(settled);
+        }
+    }
+}
+
+fn missing_result() -> Error {
+    Error::new(ErrorKind::Transport, "the transport reported no result for a settlement")
+        .with_operation("settle")
+}

@@ -1,0 +1,66 @@
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use super::lanes::LaneId;
+use crate::handler::{Failure, Handled};
+use crate::transport::Delivery;
+
+/// A delivery on its way through the runtime.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The source it came from, by index.
+    pub(super) source: usize,
+    /// The lane it occupies. `None`: it is unordered.
+    pub(super) lane: Option<LaneId>,
+    /// Which attempt is next or running.
+    pub(super) attempt: u32,
+    pub(super) delivery: Delivery,
+}
+
+/// A job and what is being done for it. The job stays within reach, so that it can be released
+/// if the work is given up.
+pub(super) struct Working<T> {
+    job: Option<Job>,
+    future: BoxFuture<'static, T>,
+}
+
+impl<T> Working<T> {
+    pub(super) fn new(job: Job, future: BoxFuture<'static, T>) -> Self {
+        Self { job: Some(job), future }
+    }
+
+    /// The job, if its work has not ended.
+    pub(super) fn into_job(self) -> Option<Job> {
+        self.job
+    }
+}
+
+/// What comes of polling a job's work: a panic is a failure like any other.
+pub(super) trait FromPanic {
+    fn from_panic(failure: Failure) -> Self;
+}
+
+impl FromPanic for Handled {
+    fn from_panic(failure: Failure) -> Self {
+        Err(failure)
+    }
+}
+
+impl<T: FromPanic> Future for Working<T> {
+    type Output = (Job, T);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(context)));
+        let result = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result,
+            Err(panic) => T::from_panic(Failure::from_panic(&*panic)),
+        };
+        let job = self.job.take().expect("a future is not polled after it was ready");
+        Poll::Ready((job, result))
+    }
+}

@@ -1,0 +1,99 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use crate::bus::{Bus, Connected};
+use crate::config::{Config, Section};
+use crate::kinds;
+use crate::routing::RouteTable;
+use crate::transport::{Transport, TransportConfig, TransportFactory};
+use crate::{Error, ErrorKind, Result, Text};
+
+/// Builds a [`Bus`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct BusBuilder {
+    config: Option<Config>,
+    factories: BTreeMap<String, Arc<dyn TransportFactory>>,
+    in_memory: bool,
+}
+
+impl BusBuilder {
+    pub(crate) fn new() -> Self {
+        let factories = kinds::built_in().into_iter();
+        let factories = factories.map(|factory| (factory.kind().to_owned(), factory)).collect();
+        Self { config: None, factories, in_memory: false }
+    }
+
+    /// Reads the config from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) and its relatives with file, line and key.
+    pub fn config_file(self, path: impl AsRef<Path>) -> Result<Self> {
+        Ok(self.config(Config::from_file(path)?))
+    }
+
+    /// Sets the config.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Registers a kind of transport: one that is not ours, or another maker of a kind of ours.
+    pub fn register(mut self, factory: impl TransportFactory) -> Self {
+        self.factories.insert(factory.kind().to_owned(), Arc::new(factory));
+        self
+    }
+
+    /// Runs every transport of the config in memory, each with a broker of its own, whatever its
+    /// `kind` and settings say. For tests: same file, same program, no server.
+    #[cfg(feature = "memory")]
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
+    /// Compiles the routes and connects to every transport, all at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) without a config or for contradictions in it;
+    /// [`UnknownTransport`](ErrorKind::UnknownTransport) for a `kind` that nobody registered;
+    /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
+    /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
+    pub async fn build(self) -> Result<Bus> {
+        let config = self.config.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "a bus needs a config")
+                .with_note("give it with `config_file` or `config`")
+        })?;
+        let routes = RouteTable::compile(config)?;
+        let connecting = config.transports.keys().map(|name| self.connect(config, name));
+        let transports = try_join_all(connecting).await?.into_iter().collect();
+        Ok(Bus::new(config.clone(), routes, transports))
+    }
+
+    async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
+        let section = &config.transports[name];
+        let (kind, settings) = if self.in_memory {
+            (kinds::MEMORY, Section::default())
+        } else {
+            (section.kind.as_str(), section.section.clone())
+        };
+        let factory = self.factories.get(kind).ok_or_else(|| {
+            kinds::unknown(kind, name, &section.location(), self.factories.keys())
+        })?;
+        let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
+        let transport = factory.connect(settings).await?;
+        let publisher = transport.publisher().await?;
+        Ok((name.clone(), Connected { transport, publisher }))
+    }
+}
+
+impl fmt::Debug for BusBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusBuilder").field("kinds", &self.factories.keys()).finish_non_exhaustive()
+    }
+}

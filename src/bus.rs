@@ -1,0 +1,216 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::{join_all, select_all};
+use tokio::time::Instant;
+
+use crate::builder::BusBuilder;
+use crate::config::Config;
+use crate::report::{CloseReport, SubscriptionReport};
+use crate::routing::RouteTable;
+use crate::subscription::{Subscribe, SubscriptionTask};
+use crate::time::IntoDuration;
+use crate::topics::Topics;
+use crate::transport::{DynPublisher, DynTransport, Publisher};
+use crate::{Error, ErrorKind, Result, Text};
+
+/// One event bus over all transports of a config. Clones are handles to the same bus.
+///
+/// Made by [`Bus::from_file`] or [`Bus::builder`]. A bus that is dropped without
+/// [`close`](Self::close) or [`run_until`](Self::run_until) stops its subscriptions like a
+/// crash: what was not settled is delivered again.
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) routes: RouteTable,
+    pub(crate) transports: BTreeMap<Text, Connected>,
+    subscriptions: Mutex<Vec<SubscriptionTask>>,
+    closed: AtomicBool,
+}
+
+/// A transport and the publisher that the bus shares.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) transport: DynTransport,
+    pub(crate) publisher: DynPublisher,
+}
+
+impl Bus {
+    /// Reads a config file and connects to every transport in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) and its relatives with file, line and key for what is wrong
+    /// in the file; [`Connect`](ErrorKind::Connect) naming the address if a server can't be reached
+    /// within the transport's connect deadline.
+    pub async fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().config_file(path)?.build().await
+    }
+
+    /// Starts a bus with more than a file: a transport of one's own, or everything in memory.
+    pub fn builder() -> BusBuilder {
+        BusBuilder::new()
+    }
+
+    pub(crate) fn new(
+        config: Config,
+        routes: RouteTable,
+        transports: BTreeMap<Text, Connected>,
+    ) -> Self {
+        let inner = Inner {
+            config,
+            routes,
+            transports,
+            subscriptions: Mutex::default(),
+            closed: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Starts a subscription. Its settings are those of `[subscriptions.<name>]` in the config,
+    /// or the defaults.
+    pub fn subscribe(&self, name: impl Into<Text>) -> Subscribe {
+        Subscribe::new(self.clone(), name.into())
+    }
+
+    /// Creates topics and reads their state.
+    pub fn topics(&self) -> Topics {
+        Topics::new(self.clone())
+    }
+
+    /// The routes of the config, compiled.
+    pub fn routes(&self) -> &RouteTable {
+        &self.inner.routes
+    }
+
+    /// A transport by its name in the config.
+    pub fn transport(&self, name: &str) -> Option<&DynTransport> {
+        self.inner.transports.get(name).map(|connected| &connected.transport)
+    }
+
+    /// Runs until `shutdown` is ready or a subscription fails, then closes the bus within the
+    /// service's `shutdown_deadline` (default 30 s).
+    ///
+    /// # Errors
+    ///
+    /// The error of a subscription that failed, or of the [close](Self::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the bus goes on.
+    pub async fn run_until(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.any_subscription_ended() => {}
+        }
+        let report = self.close(self.inner.config.service.shutdown_deadline).await?;
+        report.into_result()
+    }
+
+    /// Stops: subscriptions take nothing more in and finish what their handlers have started,
+    /// settle and leave their groups; publishers flush. Ends within the deadline and says what
+    /// was left over. Later calls find nothing to do.
+    ///
+    /// ```no_run
+    /// # async fn example(bus: polybus::Bus) -> polybus::Result<()> {
+    /// let report = bus.close("10s").await?;
+    /// assert_eq!(report.unfinished(), 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if the deadline is no duration. What goes wrong in closing is
+    /// in the report.
+    pub async fn close(&self, deadline: impl IntoDuration) -> Result<CloseReport> {
+        let within = deadline.into_duration()?;
+        let deadline = Instant::now() + within;
+        self.inner.closed.store(true, Ordering::Release);
+        let subscriptions = std::mem::take(&mut *self.subscriptions());
+        subscriptions.iter().for_each(|task| task.shutdown.request(within));
+        let finishing = subscriptions.into_iter().map(|task| task.finish(deadline));
+        let subscriptions: Vec<SubscriptionReport> = join_all(finishing).await;
+        let closing = self.inner.transports.iter().map(|(name, connected)| async move {
+            let closed = connected.publisher.close(deadline).await;
+            closed.map_err(|error| error.with_transport(name.clone()))
+        });
+        let errors = join_all(closing).await.into_iter().filter_map(Result::err).collect();
+        Ok(CloseReport { subscriptions, errors })
+    }
+
+    pub(crate) fn publisher(&self, transport: &str) -> Result<&DynPublisher> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let connected = self.inner.transports.get(transport);
+        let connected = connected.expect("routes name only transports of the config");
+        Ok(&connected.publisher)
+    }
+
+    /// Keeps a subscription that runs.
+    pub(crate) fn adopt(&self, task: SubscriptionTask) {
+        self.subscriptions().push(task);
+    }
+
+    /// Refuses a subscription that would take events from another one of this bus.
+    pub(crate) fn check_group(
+        &self,
+        name: &str,
+        group: &str,
+        topics: &[(Text, Text)],
+    ) -> Result<()> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let subscriptions = self.subscriptions();
+        let running = subscriptions.iter().filter(|task| task.group == group);
+        for other in running {
+            if let Some((transport, topic)) = topics.iter().find(|topic| other.topics.contains(topic)) {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("subscriptions `{}` and `{name}` would share the events of one group", other.name),
+                )
+                .with_transport(transport.clone())
+                .with_topic(topic.clone())
+                .with_note(format!("both read as group `{group}`, so each would miss the other's events"))
+                .with_note(format!("set `group` under [subscriptions.{name}]")));
+            }
+        }
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
+        // A list of handles can't be left half changed by a panic.
+        self.inner.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a subscription ends by itself; forever if there is none.
+    async fn any_subscription_ended(&self) {
+        let ends: Vec<_> = self.subscriptions().iter().map(|task| Box::pin(task.ended())).collect();
+        if ends.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(ends).await;
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the bus is closed")
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("service", &self.inner.config.service.name)
+            .field("transports", &self.inner.transports.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::config::SubscriptionConfig;
+use crate::handler::{Handler, HandlerSetBuilder};
+use crate::report::SubscriptionReport;
+use crate::routing::Reading;
+use crate::runtime::{Consumer, Counters, Counts, Finished, Shutdown, Source};
+use crate::transport::{Start, Subscription as Membership, Transport};
+use crate::{Error, ErrorKind, Result, Text};
+
+/// A subscription in the making. See [`Bus::subscribe`].
+///
+/// The topics follow from the routes: every one that could carry an event type that the handlers
+/// take, over all transports.
+#[must_use = "a subscription does nothing until `start` is called"]
+pub struct Subscribe<S = ()> {
+    bus: Bus,
+    name: Text,
+    settings: SubscriptionConfig,
+    handlers: HandlerSetBuilder,
+    state: S,
+}
+
+impl Subscribe {
+    pub(crate) fn new(bus: Bus, name: Text) -> Self {
+        let settings = bus.inner.config.subscriptions.get(&name).cloned().unwrap_or_default();
+        Self { bus, name, settings, handlers: HandlerSetBuilder::new(), state: () }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
+    /// Sets the state that the handlers after it take with `State<T>`.
+    pub fn state<T: Clone + Send + Sync + 'static>(self, state: T) -> Subscribe<T> {
+        let Self { bus, name, settings, handlers, state: _ } = self;
+        Subscribe { bus, name, settings, handlers, state }
+    }
+
+    /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
+    pub fn on<Args: 'static>(mut self, handler: impl Handler<Args, S>) -> Self {
+        self.handlers.on(handler, self.state.clone());
+        self
+    }
+
+    /// Adds a handler for the event types that a pattern takes. The most specific handler gets
+    /// an event, and one for the very type comes before any pattern.
+    pub fn on_pattern<Args: 'static>(mut self, pattern: &str, handler: impl Handler<Args, S>) -> Self {
+        self.handlers.on_pattern(pattern, handler, self.state.clone());
+        self
+    }
+
+    /// Adds a handler for every event that no other handler takes.
+    pub fn on_any<Args: 'static>(self, handler: impl Handler<Args, S>) -> Self {
+        self.on_pattern("*", handler)
+    }
+
+    /// Sets the consumer group. Default: `group` in the config, else the service's name.
+    pub fn group(mut self, group: impl Into<Text>) -> Self {
+        self.settings.group = Some(group.into());
+        self
+    }
+
+    /// Sets where the group starts if it has no position yet. Default: `start` in the config,
+    /// else the beginning.
+    pub fn from(mut self, start: Start) -> Self {
+        self.settings.start = start;
+        self
+    }
+
+    /// Joins the group on every transport that carries events for the handlers, and starts
+    /// handling. When it returns, every event accepted from now on reaches the group.
+    ///
+    /// # Errors
+    ///
+    /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
+    /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
+    /// no handler, two for the same pattern, or another subscription of this bus that would share
+    /// the group's events; those of the transports' `subscribe`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the subscription does not run; the group may have been made on the servers.
+    pub async fn start(self) -> Result<Subscription> {
+        let handlers = self.handlers.build()?;
+        let readings = self.bus.inner.routes.reading(&handlers.interests()?)?;
+        let service = &self.bus.inner.config.service.name;
+        let group = self.settings.group.clone().unwrap_or_else(|| service.clone());
+        let topics = topics(&readings);
+        self.bus.check_group(&self.name, &group, &topics)?;
+        let joining = readings.into_iter().map(|reading| join(&self.bus, &self.settings, &group, reading));
+        let counters = Arc::new(Counters::default());
+        let consumer = Consumer {
+            name: self.name.clone(),
+            group: group.clone(),
+            settings: self.settings.clone(),
+            handlers: Arc::new(handlers),
+            sources: try_join_all(joining).await?,
+            counters: Arc::clone(&counters),
+        };
+        let shutdown = Shutdown::new();
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let running = consumer.run(shutdown.clone());
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            running.await
+        });
+        let handle = Subscription { name: self.name.clone(), counters: Arc::clone(&counters), ended: ended.clone() };
+        self.bus.adopt(SubscriptionTask { name: self.name, group, topics, shutdown, ended, counters, task: Task(task) });
+        Ok(handle)
+    }
+}
+
+async fn join(bus: &Bus, settings: &SubscriptionConfig, group: &Text, reading: Reading) -> Result<Source> {
+    let connected = &bus.inner.transports[&reading.transport];
+    let membership = Membership::new(group.clone(), reading.topics)
+        .patterns(reading.patterns)
+        .start(settings.start)
+        .takeover_after(settings.takeover_after);
+    Ok(Source {
+        subscriber: connected.transport.subscribe(membership).await?,
+        publisher: connected.publisher.clone(),
+        admin: connected.transport.admin(),
+        transport: reading.transport,
+    })
+}
+
+fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
+    let topics = |reading: &Reading| {
+        let named = reading.topics.iter().map(|topic| Text::from(topic.name()));
+        let open = reading.patterns.iter().map(|pattern| Text::from(pattern.to_string()));
+        let transport = reading.transport.clone();
+        named.chain(open).map(move |topic| (transport.clone(), topic)).collect::<Vec<_>>()
+    };
+    readings.iter().flat_map(topics).collect()
+}
+
+/// A subscription that runs. Dropping it does not stop it: the bus owns it.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    name: Text,
+    counters: Arc<Counters>,
+    ended: CancellationToken,
+}
+
+impl Subscription {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        self.counters.snapshot()
+    }
+
+    /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// A subscription's task, which the bus owns and awaits.
+pub(crate) struct SubscriptionTask {
+    pub(crate) name: Text,
+    pub(crate) group: Text,
+    /// What it reads: transport and topic, or pattern of topics.
+    pub(crate) topics: Vec<(Text, Text)>,
+    pub(crate) shutdown: Shutdown,
+    ended: CancellationToken,
+    counters: Arc<Counters>,
+    task: Task,
+}
+
+/// Ends with the bus that owns it.
+struct Task(JoinHandle<Finished>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl SubscriptionTask {
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        self.ended.clone().cancelled_owned()
+    }
+
+    /// Waits for the end, which was asked for.
+    pub(crate) async fn finish(mut self, deadline: Instant) -> SubscriptionReport {
+        let (counts, unfinished, error) = match timeout_at(deadline, &mut self.task.0).await {
+            Ok(Ok(finished)) => (finished.counts, finished.unfinished, finished.error),
+            Ok(Err(panic)) => {
+                let error = Error::new(ErrorKind::Handler, "the subscription's task failed");
+                (self.counters.snapshot(), 0, Some(error.with_source(panic)))
+            }
+            Err(_) => {
+                let error = Error::new(ErrorKind::Timeout, "the subscription did not stop in time");
+                (self.counters.snapshot(), 0, Some(error))
+            }
+        };
+        SubscriptionReport { name: self.name.clone(), counts, unfinished, error }
+    }
+}
+
+impl<S> fmt::Debug for Subscribe<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe")
+            .field("name", &self.name)
+            .field("handlers", &self.handlers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+use crate::bus::Bus;
+use crate::config::RouteConfig;
+use crate::transport::{Admin, Lag, TopicDescription, TopicSpec, Transport};
+use crate::{Error, ErrorKind, Result, Text, Topic};
+
+/// The topics of a bus. See [`Bus::topics`].
+#[derive(Debug, Clone)]
+pub struct Topics {
+    bus: Bus,
+}
+
+impl Topics {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Creates the topics of all routes that do not exist yet, with the server's defaults, and
+    /// leaves the others as they are. Topics of a template that depends on the event's type are
+    /// not known here; [`create`](Self::create) makes them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the server: no right to create topics, not reachable.
+    pub async fn ensure(&self) -> Result<()> {
+        for (transport, topics) in self.known() {
+            let specs: Vec<_> = topics.into_iter().map(TopicSpec::new).collect();
+            self.create(&transport, &specs).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates topics on a transport that do not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
+    pub async fn create(&self, transport: &str, topics: &[TopicSpec]) -> Result<()> {
+        self.admin(transport)?.ensure_topics(topics).await
+    }
+
+    /// The state of a topic, `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
+    pub async fn describe(
+        &self,
+        transport: &str,
+        topic: impl Into<Topic>,
+    ) -> Result<Option<TopicDescription>> {
+        let described = self.admin(transport)?.describe(&[topic.into()]).await?;
+        Ok(described.into_iter().next().flatten())
+    }
+
+    /// How far a group is behind on a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
+    pub async fn lag(&self, transport: &str, group: &str, topic: impl Into<Topic>) -> Result<Lag> {
+        let lag = self.admin(transport)?.lag(group, &[topic.into()]).await?;
+        Ok(lag.into_iter().next().unwrap_or_default())
+    }
+
+    fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {
+        let known = self.bus.transport(transport).ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("no transport is named `{transport}`"))
+                .with_note("transports are named under [transports.<name>]")
+        })?;
+        Ok(known.admin())
+    }
+
+    /// The topics that routes name outright, for each transport.
+    fn known(&self) -> Vec<(Text, Vec<Text>)> {
+        let config = &self.bus.inner.config;
+        let known = |name: &Text| {
+            let routes = config.routes.iter().filter(|route| route.transport == *name);
+            let topics = routes.map(|route: &RouteConfig| route.topic.clone());
+            let default = config.routing.default.iter().filter(|route| route.transport == *name);
+            let topics = topics.chain(default.map(|route| route.topic.clone()));
+            (name.clone(), topics.filter(|topic| !topic.contains('{')).collect())
+        };
+        config.transports.keys().map(known).collect()
+    }
+}
