@@ -7,6 +7,8 @@
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`Error`] is the one error type.
 
+#[doc(hidden)]
+pub mod __private;
 pub mod codec;
 pub mod config;
 pub mod envelope;

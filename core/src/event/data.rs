@@ -25,10 +25,21 @@ impl TypeInfo {
 ///
 /// `#[derive(Event)]` writes this impl:
 ///
-/// ```ignore
+/// ```
+/// # use polybus_core::EventData;
+/// # use polybus_macros::Event;
+/// # use serde::{Deserialize, Serialize};
 /// #[derive(Event, Serialize, Deserialize)]
 /// #[event(type = "user.created", version = "1.0.0", key = user_id)]
-/// struct UserCreated { user_id: String, email: String }
+/// # #[event(crate = "polybus_core")]
+/// struct UserCreated {
+///     user_id: String,
+///     email: String,
+/// }
+///
+/// let created = UserCreated { user_id: "u1".into(), email: "a@b.c".into() };
+/// assert_eq!(created.type_info().name, "user.created");
+/// assert_eq!(created.key().as_deref(), Some("u1"));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the data of an event",

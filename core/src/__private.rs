@@ -1,0 +1,135 @@
+//! What the code that `#[derive(Event)]` writes refers to. No part of the API: it changes
+//! without notice.
+
+use std::fmt::{self, Display, Write};
+
+pub use crate::{EventData, Text, TypeInfo};
+
+/// A field that was named as `key` or `subject`.
+///
+/// [`polybus_text`](Self::polybus_text) of a `Field<Option<_>>` is the inherent method, that of
+/// every other field the one of [`AnyField`]: the compiler prefers the former. So an optional
+/// field is known by its type, whatever it is called where the field is declared. The method has
+/// a name that no trait in scope there is likely to have.
+#[derive(Debug)]
+pub struct Field<'a, T: ?Sized>(pub &'a T);
+
+impl<T> Field<'_, Option<T>> {
+    /// The text of the value, if there is one.
+    pub fn polybus_text(&self) -> Option<Text>
+    where
+        T: FieldText,
+    {
+        self.0.as_ref().map(FieldText::text)
+    }
+}
+
+/// A field that always has a value.
+pub trait AnyField {
+    /// The type of the field.
+    type Value: ?Sized;
+
+    /// The text of the value.
+    fn polybus_text(&self) -> Option<Text>
+    where
+        // On the method, not on the impl: an unfit type is then reported as such, and not as a
+        // method that nobody wrote.
+        Self::Value: FieldText;
+}
+
+impl<T: ?Sized> AnyField for Field<'_, T> {
+    type Value = T;
+
+    fn polybus_text(&self) -> Option<Text>
+    where
+        T: FieldText,
+    {
+        Some(self.0.text())
+    }
+}
+
+/// What can be the key or the subject of an event: everything that can be displayed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the key or the subject of an event",
+    label = "this field can't be displayed",
+    note = "the key and the subject are what a field displays: `{Self}` has to implement `Display`, or name another field"
+)]
+pub trait FieldText {
+    /// The text, without an allocation if it is short, and with one if it is written in one piece.
+    fn text(&self) -> Text;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display + ?Sized> FieldText for T {
+    fn text(&self) -> Text {
+        let mut pieces = Pieces::None;
+        write!(pieces, "{self}").expect("a `Display` fails only if what it writes to does");
+        pieces.into_text()
+    }
+}
+
+/// Strings, numbers and UUIDs write themselves in one piece: that needs no buffer.
+enum Pieces {
+    None,
+    One(Text),
+    Many(String),
+}
+
+impl Pieces {
+    fn into_text(self) -> Text {
+        match self {
+            Self::None => Text::default(),
+            Self::One(text) => text,
+            Self::Many(text) => text.into(),
+        }
+    }
+}
+
+impl Write for Pieces {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        match self {
+            Self::None => *self = Self::One(piece.into()),
+            Self::One(first) => *self = Self::Many([first.as_str(), piece].concat()),
+            Self::Many(text) => text.push_str(piece),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: impl Display) -> Text {
+        FieldText::text(&value)
+    }
+
+    #[test]
+    fn the_text_is_what_the_value_displays_in_however_many_pieces() {
+        assert_eq!(text(""), "");
+        assert_eq!(text("u1"), "u1");
+        assert_eq!(text(-7), "-7");
+        assert_eq!(text(format_args!("{}-{}-{}", 1, "b", 'c')), "1-b-c");
+    }
+
+    #[test]
+    fn a_short_text_is_held_inline() {
+        for text in [
+            text("twenty-three characters"),
+            text(u64::MAX),
+            text("u1".to_owned()),
+        ] {
+            assert!(!text.is_heap_allocated(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_optional_field_may_have_no_text_and_is_known_through_an_alias() {
+        type Perhaps = Option<u32>;
+        let (some, none): (Perhaps, Perhaps) = (Some(7), None);
+        assert_eq!(Field(&some).polybus_text(), Some("7".into()));
+        assert_eq!(Field(&none).polybus_text(), None);
+        assert_eq!(Field(&7).polybus_text(), Some("7".into()));
+        assert_eq!(Field("7").polybus_text(), Some("7".into()));
+    }
+}

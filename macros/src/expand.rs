@@ -1,0 +1,112 @@
+//! Writes the impl of `EventData`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{
+    Data, DataStruct, DeriveInput, Error, Generics, LitStr, Path, Result, WhereClause, parse_quote,
+};
+
+use crate::attribute::{self, Errors, Settings};
+use crate::field::FieldPath;
+
+/// The version of an event type that gives none.
+const DEFAULT_VERSION: &str = "1.0.0";
+
+/// The impl of `EventData` for a struct.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, combined in one.
+pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
+    let data = expect_struct(input)?;
+    let mut errors = Errors::default();
+    refuse_attributes_of_fields(data, &mut errors);
+    let settings = Settings::parse(&input.ident, &input.attrs, &mut errors);
+    let krate = settings.krate.unwrap_or_else(|| parse_quote!(::polybus));
+
+    let mut accessor = |method: &str, path: Option<FieldPath>| {
+        let path = path?;
+        let field = errors.take(path.resolve(&input.ident, &data.fields))?;
+        Some(field_accessor(&krate, method, &field, path.span()))
+    };
+    let key = accessor("key", settings.key);
+    let subject = accessor("subject", settings.subject);
+    errors.finish()?;
+
+    let version = settings
+        .version
+        .unwrap_or_else(|| LitStr::new(DEFAULT_VERSION, Span::call_site()));
+    let (event_type, name) = (settings.event_type, &input.ident);
+    let where_clause = where_clause(input);
+    let (impl_generics, ty_generics, _) = input.generics.split_for_impl();
+    Ok(quote! {
+        #[automatically_derived]
+        impl #impl_generics #krate::__private::EventData for #name #ty_generics #where_clause {
+            const TYPES: &'static [#krate::__private::TypeInfo] =
+                &[#krate::__private::TypeInfo::new(#event_type, #version)];
+
+            fn type_info(&self) -> &'static #krate::__private::TypeInfo {
+                &<Self as #krate::__private::EventData>::TYPES[0]
+            }
+
+            #key
+            #subject
+        }
+    })
+}
+
+fn expect_struct(input: &DeriveInput) -> Result<&DataStruct> {
+    match &input.data {
+        Data::Struct(data) => Ok(data),
+        Data::Enum(data) => Err(Error::new(
+            data.enum_token.span,
+            "`#[derive(Event)]` does not take an enum yet: make each variant's data a struct, \
+             derive `Event` for the struct, and give each its handler",
+        )),
+        Data::Union(data) => Err(Error::new(
+            data.union_token.span,
+            "`#[derive(Event)]` takes a struct: a union can't be written as the data of an event",
+        )),
+    }
+}
+
+/// They would be ignored, which nobody who writes one expects.
+fn refuse_attributes_of_fields(data: &DataStruct, errors: &mut Errors) {
+    let attributes = data.fields.iter().flat_map(|field| &field.attrs);
+    for attribute in attribute::of_event(attributes) {
+        errors.push(Error::new(
+            attribute.path().span(),
+            "`#[event(..)]` stands on the struct and names the field: `#[event(key = user_id)]`",
+        ));
+    }
+}
+
+/// The method `key` or `subject`.
+fn field_accessor(krate: &Path, method: &str, field: &TokenStream, span: Span) -> TokenStream {
+    let method = syn::Ident::new(method, Span::call_site());
+    // A field that can't be displayed is reported where the attribute names it.
+    let span = Span::call_site().located_at(span);
+    let text = quote_spanned!(span=> #krate::__private::Field(&#field).polybus_text());
+    quote! {
+        fn #method(&self) -> ::core::option::Option<#krate::__private::Text> {
+            #[allow(unused_imports)] // An optional field needs it not.
+            use #krate::__private::AnyField as _;
+            #text
+        }
+    }
+}
+
+/// The where-clause of the struct, and what the trait demands of it where that is not certain.
+fn where_clause(input: &DeriveInput) -> Option<WhereClause> {
+    let Generics { params, .. } = &input.generics;
+    let mut generics = input.generics.clone();
+    if !params.is_empty() {
+        let name = &input.ident;
+        let (_, ty_generics, _) = input.generics.split_for_impl();
+        generics.make_where_clause().predicates.push(parse_quote!(
+            #name #ty_generics: ::core::marker::Send + ::core::marker::Sync + 'static
+        ));
+    }
+    generics.where_clause
+}
