@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::docker::DockerServer;
 use crate::error::Error;
 use crate::external::ExternalServer;
 use crate::native::NativeServer;
@@ -12,6 +13,7 @@ use crate::native::NativeServer;
 pub(crate) enum Backend {
     External(ExternalServer),
     Native(NativeServer),
+    Docker(DockerServer),
 }
 
 /// What can be done to a server.
@@ -35,7 +37,7 @@ impl Backend {
     /// The id of the server's process, when it is one of ours and runs.
     pub(crate) fn process_id(&self) -> Option<u32> {
         match self {
-            Self::External(_) => None,
+            Self::External(_) | Self::Docker(_) => None,
             Self::Native(server) => server.process_id(),
         }
     }
@@ -45,6 +47,7 @@ impl Backend {
         match self {
             Self::External(_) => None,
             Self::Native(server) => Some(server.directory()),
+            Self::Docker(server) => Some(server.directory()),
         }
     }
 
@@ -52,6 +55,13 @@ impl Backend {
         match self {
             Self::External(server) => Err(server.refuse(disruption.name())),
             Self::Native(server) => match disruption {
+                Disruption::Kill => server.kill(),
+                Disruption::Pause => server.pause(),
+                Disruption::Resume => server.resume(),
+                Disruption::Stop => server.stop(),
+                Disruption::Restart => server.restart(),
+            },
+            Self::Docker(server) => match disruption {
                 Disruption::Kill => server.kill(),
                 Disruption::Pause => server.pause(),
                 Disruption::Resume => server.resume(),

@@ -104,6 +104,14 @@ pub enum Error {
         /// What it wrote.
         output: String,
     },
+    /// The Docker engine refused something or did not answer.
+    #[error("cannot {doing}: {reason}")]
+    Docker {
+        /// What was being done.
+        doing: String,
+        /// What the engine answered.
+        reason: String,
+    },
     /// The operating system refused something.
     #[error("cannot {doing}: {source}")]
     Io {
@@ -129,7 +137,15 @@ impl Error {
 
     /// Whether a server could not start because somebody else has its port.
     pub(crate) fn is_port_clash(&self) -> bool {
-        matches!(self, Self::Exited { log, .. } if log.contains("Address already in use"))
+        let text = match self {
+            Self::Exited { log, .. } => log,
+            Self::Docker { reason, .. } => reason,
+            _ => return false,
+        };
+        let text = text.to_lowercase();
+        ["address already in use", "port is already allocated"]
+            .iter()
+            .any(|clash| text.contains(clash))
     }
 }
 

@@ -1,14 +1,16 @@
 //! A Kafka for tests.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 use uuid::Uuid;
 
 use crate::backend::{Backend, Disruption, unblock};
 use crate::choice::Ways;
+use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::external::ExternalServer;
 use crate::kafka_files::{LOG4J2, Node, server_properties};
@@ -24,6 +26,23 @@ const VARIABLE: &str = "POLYBUS_TEST_KAFKA_BROKERS";
 /// Kafka is ready in 2.5 s, and in 4 s after a kill; this is for a machine that is busy with everything
 /// else.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
+
+const IMAGE: Image = Image {
+    name: "apache/kafka",
+    tag: "4.3.0",
+    request: container,
+    ready_deadline: READY_DEADLINE,
+    ready: kafka_answers,
+};
+
+/// What the container runs, in place of the image's own start: the same settings as a native server's.
+/// Started again, it finds its storage formatted.
+const CONTAINER_SCRIPT: &str = r#"
+printf '%s' "$POLYBUS_SERVER_PROPERTIES" >/tmp/server.properties &&
+/opt/kafka/bin/kafka-storage.sh format --ignore-formatted \
+    --cluster-id "$POLYBUS_CLUSTER_ID" --config /tmp/server.properties &&
+exec /opt/kafka/bin/kafka-server-start.sh /tmp/server.properties
+"#;
 
 /// A real Kafka: one node, broker and controller in one (KRaft). Topics are not made by using them
 /// (`auto.create.topics.enable=false`).
@@ -234,11 +253,9 @@ impl KafkaServer {
     }
 
     fn docker() -> Result<Self, Error> {
-        Err(Error::NotInstalled {
-            server: "Kafka",
-            missing: "Docker".to_owned(),
-            install: "not yet",
-        })
+        let server = DockerServer::start(IMAGE)?;
+        let brokers = format!("127.0.0.1:{}", server.port());
+        Ok(Self::new(brokers, Backend::Docker(server)))
     }
 
     fn native() -> Result<Self, Error> {
@@ -255,6 +272,23 @@ impl KafkaServer {
             backend: Arc::new(backend),
         }
     }
+}
+
+/// A container whose broker listens inside on the port that clients use outside: it connects to itself by
+/// the address that it gives to them.
+fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
+    let properties = server_properties(&Node {
+        listen: &format!("0.0.0.0:{port}"),
+        advertise: &format!("127.0.0.1:{port}"),
+        controller: "127.0.0.1:9093",
+        data: Path::new("/tmp/polybus-kafka"),
+    });
+    image
+        .with_entrypoint("sh")
+        .with_cmd(["-c", CONTAINER_SCRIPT])
+        .with_env_var("POLYBUS_SERVER_PROPERTIES", properties)
+        .with_env_var("POLYBUS_CLUSTER_ID", cluster_id())
+        .with_env_var("KAFKA_HEAP_OPTS", "-Xmx256m")
 }
 
 /// Writes the node's files and formats its storage.
@@ -320,6 +354,6 @@ fn parse_offset(line: &str) -> Option<(u32, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<(), Error> {
+fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
 }

@@ -39,6 +39,7 @@
 
 mod backend;
 mod choice;
+mod docker;
 mod error;
 mod external;
 mod kafka;

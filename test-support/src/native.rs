@@ -63,13 +63,7 @@ impl NativeServer {
         name: &str,
         prepare: impl Fn(&mut Watchdog) -> Result<Recipe, Error>,
     ) -> Result<Self, Error> {
-        let mut attempt = 1;
-        loop {
-            match Self::start_once(name, &prepare) {
-                Err(clash) if clash.is_port_clash() && attempt < PORT_ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+        retry_on_clash(|| Self::start_once(name, &prepare))
     }
 
     /// The port that clients use.
@@ -199,8 +193,19 @@ impl Drop for State {
     }
 }
 
+/// Starts a server once more, on other ports, when somebody was quicker on the first.
+pub(crate) fn retry_on_clash<S>(start: impl Fn() -> Result<S, Error>) -> Result<S, Error> {
+    for _ in 1..PORT_ATTEMPTS {
+        match start() {
+            Err(clash) if clash.is_port_clash() => {}
+            outcome => return outcome,
+        }
+    }
+    start()
+}
+
 /// Where the server's files go. Made by the watchdog's owner, see [`Watchdog::start`].
-fn new_directory(name: &str) -> PathBuf {
+pub(crate) fn new_directory(name: &str) -> PathBuf {
     let id = Uuid::new_v4().simple().to_string();
     std::env::temp_dir().join(format!("polybus-{name}-{}", &id[..12]))
 }

@@ -1,12 +1,16 @@
 //! A Redis for tests.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use testcontainers::ImageExt;
+
 use crate::backend::{Backend, Disruption, unblock};
 use crate::choice::Ways;
+use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::external::ExternalServer;
 use crate::names::free_port;
@@ -19,6 +23,17 @@ const VARIABLE: &str = "POLYBUS_TEST_REDIS_URL";
 
 /// Redis is ready in 0.04 s; this is for a machine that is busy with everything else.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+const IMAGE: Image = Image {
+    name: "redis",
+    tag: "7",
+    request: |image, port| {
+        let command = std::iter::once("redis-server".to_owned()).chain(settings("0.0.0.0", port));
+        image.with_cmd(command)
+    },
+    ready_deadline: READY_DEADLINE,
+    ready: |address| redis_process(address).is_some(),
+};
 
 /// A real Redis. Every acknowledged write is on disk before it is acknowledged (`appendfsync always`),
 /// so that a kill and a restart lose nothing.
@@ -165,11 +180,9 @@ impl RedisServer {
     }
 
     fn docker() -> Result<Self, Error> {
-        Err(Error::NotInstalled {
-            server: "Redis",
-            missing: "Docker".to_owned(),
-            install: "not yet",
-        })
+        let server = DockerServer::start(IMAGE)?;
+        let url = format!("redis://127.0.0.1:{}", server.port());
+        Ok(Self::new(url, Backend::Docker(server)))
     }
 
     fn native() -> Result<Self, Error> {
@@ -189,23 +202,10 @@ impl RedisServer {
     }
 }
 
-fn recipe(program: &PathBuf, watchdog: &Watchdog) -> Recipe {
+fn recipe(program: &Path, watchdog: &Watchdog) -> Recipe {
     let port = free_port();
     let mut command = vec![program.into()];
-    let settings = [
-        ("--bind", "127.0.0.1"),
-        ("--port", &port.to_string()),
-        ("--save", ""),
-        ("--appendonly", "yes"),
-        ("--appendfsync", "always"),
-        // Tests that make Redis run out of memory set their own limit.
-        ("--maxmemory-policy", "noeviction"),
-    ];
-    command.extend(
-        settings
-            .iter()
-            .flat_map(|(name, value)| [name.into(), value.into()]),
-    );
+    command.extend(settings("127.0.0.1", port).map(OsString::from));
     Recipe {
         program: Program {
             command,
@@ -218,6 +218,24 @@ fn recipe(program: &PathBuf, watchdog: &Watchdog) -> Recipe {
             redis_process(address) == Some(attempt.process)
         },
     }
+}
+
+/// The server's arguments: durable, and open to whoever reaches the address it listens on.
+fn settings(bind: &str, port: u16) -> impl Iterator<Item = String> {
+    let port = port.to_string();
+    let settings = [
+        ("--bind", bind),
+        ("--port", &port),
+        ("--protected-mode", "no"),
+        ("--save", ""),
+        ("--appendonly", "yes"),
+        ("--appendfsync", "always"),
+        ("--maxmemory-policy", "noeviction"),
+    ];
+    settings
+        .map(|(name, value)| [name.to_owned(), value.to_owned()])
+        .into_iter()
+        .flatten()
 }
 
 /// `host:port` of a Redis URL, the port 6379 unless given.

@@ -1,5 +1,7 @@
 //! A real Kafka: started, disrupted, and still itself. Spoken to with its own tools.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::net::TcpStream;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! A real Redis: started, disrupted, and still itself. Spoken to over plain TCP.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
