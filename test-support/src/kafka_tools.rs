@@ -119,3 +119,15 @@ fn cache() -> PathBuf {
     let repository = repository.expect("this crate lies in a folder of the repository");
     named.map_or_else(|| repository.join(".cache"), PathBuf::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::VERSION;
+
+    /// The scripts take the version from there.
+    #[test]
+    fn the_version_is_the_one_that_is_fetched() {
+        let pom = include_str!("../../scripts/kafka/pom.xml");
+        assert!(pom.contains(&format!("<kafka.version>{VERSION}</kafka.version>")));
+    }
+}
