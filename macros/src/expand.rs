@@ -110,3 +110,65 @@ fn where_clause(input: &DeriveInput) -> Option<WhereClause> {
     }
     generics.where_clause
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expansion(input: &DeriveInput) -> String {
+        let tokens = derive(input).unwrap_or_else(|error| panic!("{error}"));
+        tokens.to_string().replace(' ', "")
+    }
+
+    #[test]
+    fn polybus_itself_is_where_things_are_unless_told_otherwise() {
+        let default = expansion(&parse_quote! {
+            #[event(type = "user.created")]
+            struct UserCreated;
+        });
+        assert!(
+            default.contains("impl::polybus::__private::EventDataforUserCreated"),
+            "{default}"
+        );
+        let told = expansion(&parse_quote! {
+            #[event(type = "user.created", crate = "my::bus")]
+            struct UserCreated;
+        });
+        assert!(!told.contains("polybus::"), "{told}");
+    }
+
+    #[test]
+    fn methods_are_written_only_for_what_is_given() {
+        let neither = expansion(&parse_quote! {
+            #[event(type = "user.created")]
+            struct UserCreated { user_id: String }
+        });
+        assert!(
+            !neither.contains("fnkey") && !neither.contains("fnsubject"),
+            "{neither}"
+        );
+        let subject = expansion(&parse_quote! {
+            #[event(type = "user.created", subject = user_id)]
+            struct UserCreated { user_id: String }
+        });
+        assert!(
+            !subject.contains("fnkey") && subject.contains("fnsubject"),
+            "{subject}"
+        );
+    }
+
+    #[test]
+    fn bounds_are_added_only_where_they_are_not_certain() {
+        let plain = expansion(&parse_quote! {
+            #[event(type = "a")]
+            struct A;
+        });
+        assert!(!plain.contains("where"), "{plain}");
+        let generic = expansion(&parse_quote! {
+            #[event(type = "a")]
+            struct A<T> where T: Copy { value: T }
+        });
+        let expected = "whereT:Copy,A<T>:::core::marker::Send+::core::marker::Sync+'static";
+        assert!(generic.contains(expected), "{generic}");
+    }
+}
