@@ -306,11 +306,10 @@ fn twice(name: &str) -> String {
 /// RFC 3339 with any offset. The library reads more than that, so the shape is checked first.
 fn read_time(text: &str) -> Result<Timestamp, String> {
     let bytes = text.as_bytes();
-    let offset = match bytes {
-        [.., b'Z' | b'z'] => true,
-        [.., b'+' | b'-', _, _, b':', _, _] => true,
-        _ => false,
-    };
+    let offset = matches!(
+        bytes,
+        [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]
+    );
     let separator = matches!(bytes.get(10), Some(b'T' | b't'));
     if offset
         && separator
