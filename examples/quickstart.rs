@@ -21,7 +21,12 @@ async fn welcome(
     State(mailer): State<Mailer>,
     context: Context,
 ) -> Result<(), mpsc::error::SendError<String>> {
-    println!("welcome, {} ({} {})", user.email, context.topic(), context.position());
+    println!(
+        "welcome, {} ({} {})",
+        user.email,
+        context.topic(),
+        context.position()
+    );
     mailer.sent.send(user.email).await
 }
 
@@ -44,9 +49,17 @@ async fn main() -> polybus::Result<()> {
     let bus = Bus::builder().config(config).build().await?;
     let (sent, mut mails) = mpsc::channel(16);
 
-    bus.subscribe("welcome-mails").state(Mailer { sent }).on(welcome).start().await?;
+    bus.subscribe("welcome-mails")
+        .state(Mailer { sent })
+        .on(welcome)
+        .start()
+        .await?;
     for (user_id, email) in [("u1", "ada@example.com"), ("u2", "grace@example.com")] {
-        bus.publish(UserCreated { user_id: user_id.into(), email: email.into() }).await?;
+        bus.publish(UserCreated {
+            user_id: user_id.into(),
+            email: email.into(),
+        })
+        .await?;
     }
 
     let both = [mails.recv().await, mails.recv().await];

@@ -60,12 +60,21 @@ struct Tally {
 impl Tally {
     fn count(&self, context: &Context) {
         let topic = format!("{} {}", context.transport(), context.topic());
-        *self.handled.lock().expect("no handler panics").entry(topic).or_default() += 1;
+        *self
+            .handled
+            .lock()
+            .expect("no handler panics")
+            .entry(topic)
+            .or_default() += 1;
         self.changed.notify_one();
     }
 
     fn total(&self) -> usize {
-        self.handled.lock().expect("no handler panics").values().sum()
+        self.handled
+            .lock()
+            .expect("no handler panics")
+            .values()
+            .sum()
     }
 
     async fn wait_for(&self, total: usize) {
@@ -75,7 +84,11 @@ impl Tally {
     }
 }
 
-async fn deal_changed(Payload(deal): Payload<DealStatusChanged>, State(tally): State<Tally>, context: Context) {
+async fn deal_changed(
+    Payload(deal): Payload<DealStatusChanged>,
+    State(tally): State<Tally>,
+    context: Context,
+) {
     assert_eq!(deal.new_status, "ACTIVE");
     tally.count(&context);
 }
@@ -93,10 +106,19 @@ async fn main() -> polybus::Result<()> {
 
     let tally = Tally::default();
     let from = polybus::Start::Now;
-    bus.subscribe("deal-watch").from(from).state(tally.clone()).on(deal_changed).on_any(any_other).start().await?;
+    bus.subscribe("deal-watch")
+        .from(from)
+        .state(tally.clone())
+        .on(deal_changed)
+        .on_any(any_other)
+        .start()
+        .await?;
 
     let outcomes = publish(&bus).await;
-    let accepted = outcomes.iter().filter(|outcome| outcome.is_accepted()).count();
+    let accepted = outcomes
+        .iter()
+        .filter(|outcome| outcome.is_accepted())
+        .count();
     println!("published {accepted} of {} events", outcomes.len());
     assert_eq!(accepted, USERS + DEALS + PROVIDERS);
 
@@ -106,13 +128,28 @@ async fn main() -> polybus::Result<()> {
 
     let bus = Bus::from_file(config).await?;
     let after = stored(&bus).await?;
-    println!("{:<32}{:>10}{:>10}{:>10}", "transport topic", "published", "handled", "on server");
+    println!(
+        "{:<32}{:>10}{:>10}{:>10}",
+        "transport topic", "published", "handled", "on server"
+    );
     for (index, (transport, topic, published)) in TOPICS.into_iter().enumerate() {
         let name = format!("{transport} {topic}");
-        let handled = tally.handled.lock().expect("no handler panics").get(&name).copied();
+        let handled = tally
+            .handled
+            .lock()
+            .expect("no handler panics")
+            .get(&name)
+            .copied();
         let kept = after[index] - before[index];
-        println!("{name:<32}{published:>10}{:>10}{kept:>10}", handled.unwrap_or_default());
-        assert_eq!((handled, kept), (Some(published), published as u64), "{name}");
+        println!(
+            "{name:<32}{published:>10}{:>10}{kept:>10}",
+            handled.unwrap_or_default()
+        );
+        assert_eq!(
+            (handled, kept),
+            (Some(published), published as u64),
+            "{name}"
+        );
     }
     bus.close("10s").await?.into_result()
 }

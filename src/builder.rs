@@ -23,8 +23,14 @@ pub struct BusBuilder {
 impl BusBuilder {
     pub(crate) fn new() -> Self {
         let factories = kinds::built_in().into_iter();
-        let factories = factories.map(|factory| (factory.kind().to_owned(), factory)).collect();
-        Self { config: None, factories, in_memory: false }
+        let factories = factories
+            .map(|factory| (factory.kind().to_owned(), factory))
+            .collect();
+        Self {
+            config: None,
+            factories,
+            in_memory: false,
+        }
     }
 
     /// Reads the config from a file.
@@ -44,7 +50,8 @@ impl BusBuilder {
 
     /// Registers a kind of transport: one that is not ours, or another maker of a kind of ours.
     pub fn register(mut self, factory: impl TransportFactory) -> Self {
-        self.factories.insert(factory.kind().to_owned(), Arc::new(factory));
+        self.factories
+            .insert(factory.kind().to_owned(), Arc::new(factory));
         self
     }
 
@@ -70,7 +77,10 @@ impl BusBuilder {
                 .with_note("give it with `config_file` or `config`")
         })?;
         let routes = RouteTable::compile(config)?;
-        let connecting = config.transports.keys().map(|name| self.connect(config, name));
+        let connecting = config
+            .transports
+            .keys()
+            .map(|name| self.connect(config, name));
         let transports = try_join_all(connecting).await?.into_iter().collect();
         Ok(Bus::new(config.clone(), routes, transports))
     }
@@ -82,18 +92,27 @@ impl BusBuilder {
         } else {
             (section.kind.as_str(), section.section.clone())
         };
-        let factory = self.factories.get(kind).ok_or_else(|| {
-            kinds::unknown(kind, name, &section.location(), self.factories.keys())
-        })?;
+        let factory = self
+            .factories
+            .get(kind)
+            .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
         let transport = factory.connect(settings).await?;
         let publisher = transport.publisher().await?;
-        Ok((name.clone(), Connected { transport, publisher }))
+        Ok((
+            name.clone(),
+            Connected {
+                transport,
+                publisher,
+            },
+        ))
     }
 }
 
 impl fmt::Debug for BusBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusBuilder").field("kinds", &self.factories.keys()).finish_non_exhaustive()
+        f.debug_struct("BusBuilder")
+            .field("kinds", &self.factories.keys())
+            .finish_non_exhaustive()
     }
 }

@@ -72,7 +72,9 @@ impl Bus {
             subscriptions: Mutex::default(),
             closed: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Starts a subscription. Its settings are those of `[subscriptions.<name>]` in the config,
@@ -93,7 +95,10 @@ impl Bus {
 
     /// A transport by its name in the config.
     pub fn transport(&self, name: &str) -> Option<&DynTransport> {
-        self.inner.transports.get(name).map(|connected| &connected.transport)
+        self.inner
+            .transports
+            .get(name)
+            .map(|connected| &connected.transport)
     }
 
     /// Runs until `shutdown` is ready or a subscription fails, then closes the bus within the
@@ -111,7 +116,9 @@ impl Bus {
             () = shutdown => {}
             () = self.any_subscription_ended() => {}
         }
-        let report = self.close(self.inner.config.service.shutdown_deadline).await?;
+        let report = self
+            .close(self.inner.config.service.shutdown_deadline)
+            .await?;
         report.into_result()
     }
 
@@ -135,15 +142,28 @@ impl Bus {
         let deadline = Instant::now() + within;
         self.inner.closed.store(true, Ordering::Release);
         let subscriptions = std::mem::take(&mut *self.subscriptions());
-        subscriptions.iter().for_each(|task| task.shutdown.request(within));
+        subscriptions
+            .iter()
+            .for_each(|task| task.shutdown.request(within));
         let finishing = subscriptions.into_iter().map(|task| task.finish(deadline));
         let subscriptions: Vec<SubscriptionReport> = join_all(finishing).await;
-        let closing = self.inner.transports.iter().map(|(name, connected)| async move {
-            let closed = connected.publisher.close(deadline).await;
-            closed.map_err(|error| error.with_transport(name.clone()))
-        });
-        let errors = join_all(closing).await.into_iter().filter_map(Result::err).collect();
-        Ok(CloseReport { subscriptions, errors })
+        let closing = self
+            .inner
+            .transports
+            .iter()
+            .map(|(name, connected)| async move {
+                let closed = connected.publisher.close(deadline).await;
+                closed.map_err(|error| error.with_transport(name.clone()))
+            });
+        let errors = join_all(closing)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        Ok(CloseReport {
+            subscriptions,
+            errors,
+        })
     }
 
     pub(crate) fn publisher(&self, transport: &str) -> Result<&DynPublisher> {
@@ -173,14 +193,21 @@ impl Bus {
         let subscriptions = self.subscriptions();
         let running = subscriptions.iter().filter(|task| task.group == group);
         for other in running {
-            if let Some((transport, topic)) = topics.iter().find(|topic| other.topics.contains(topic)) {
+            if let Some((transport, topic)) =
+                topics.iter().find(|topic| other.topics.contains(topic))
+            {
                 return Err(Error::new(
                     ErrorKind::Config,
-                    format!("subscriptions `{}` and `{name}` would share the events of one group", other.name),
+                    format!(
+                        "subscriptions `{}` and `{name}` would share the events of one group",
+                        other.name
+                    ),
                 )
                 .with_transport(transport.clone())
                 .with_topic(topic.clone())
-                .with_note(format!("both read as group `{group}`, so each would miss the other's events"))
+                .with_note(format!(
+                    "both read as group `{group}`, so each would miss the other's events"
+                ))
                 .with_note(format!("set `group` under [subscriptions.{name}]")));
             }
         }
@@ -189,12 +216,19 @@ impl Bus {
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
         // A list of handles can't be left half changed by a panic.
-        self.inner.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .subscriptions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a subscription ends by itself; forever if there is none.
     async fn any_subscription_ended(&self) {
-        let ends: Vec<_> = self.subscriptions().iter().map(|task| Box::pin(task.ended())).collect();
+        let ends: Vec<_> = self
+            .subscriptions()
+            .iter()
+            .map(|task| Box::pin(task.ended()))
+            .collect();
         if ends.is_empty() {
             return std::future::pending().await;
         }

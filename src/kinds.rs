@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::config::Origin;
 use crate::transport::TransportFactory;
 use crate::{Error, ErrorKind};
 
 pub(crate) const MEMORY: &str = "memory";
 
 /// Every kind of ours and the cargo feature that brings it.
-const FEATURES: [(&str, &str); 3] =
-    [(MEMORY, "memory"), ("redis-streams", "redis-streams"), ("kafka", "kafka")];
+const FEATURES: [(&str, &str); 3] = [
+    (MEMORY, "memory"),
+    ("redis-streams", "redis-streams"),
+    ("kafka", "kafka"),
+];
 
 /// The kinds that are compiled in.
 pub(crate) fn built_in() -> Vec<Arc<dyn TransportFactory>> {
@@ -27,13 +31,13 @@ pub(crate) fn built_in() -> Vec<Arc<dyn TransportFactory>> {
 pub(crate) fn unknown<'a>(
     kind: &str,
     transport: &str,
-    location: &str,
+    origin: &Origin,
     known: impl Iterator<Item = &'a String>,
 ) -> Error {
     if let Some((_, feature)) = FEATURES.iter().find(|(ours, _)| *ours == kind) {
         return Error::new(
             ErrorKind::MissingFeature,
-            format!("transport `{transport}` ({location}) needs the feature `{feature}`"),
+            format!("transport `{transport}` ({origin}) needs the feature `{feature}`"),
         )
         .with_note(format!(
             "polybus = {{ version = \"{}\", features = [\"{feature}\"] }}",
@@ -43,7 +47,7 @@ pub(crate) fn unknown<'a>(
     let known: Vec<_> = known.map(|kind| format!("`{kind}`")).collect();
     Error::new(
         ErrorKind::UnknownTransport,
-        format!("transport `{transport}` ({location}) is of the unknown kind `{kind}`"),
+        format!("transport `{transport}` ({origin}) is of the unknown kind `{kind}`"),
     )
     .with_note(format!("known kinds: {}", known.join(", ")))
     .with_note("register a kind of your own with `Bus::builder().register(factory)`")

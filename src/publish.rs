@@ -32,13 +32,22 @@ impl Bus {
     ///
     /// Dropped, the event may or may not have been published.
     pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let Routed { transport, outgoing } = self.route(event)?;
+        let Routed {
+            transport,
+            outgoing,
+        } = self.route(event)?;
         let topic = outgoing.topic.clone();
         let batch = [outgoing];
         let mut outcomes = self.publisher(&transport)?.publish(&batch).await;
-        let outcome = outcomes.pop().unwrap_or_else(|| Outcome::Unknown(no_outcome()));
+        let outcome = outcomes
+            .pop()
+            .unwrap_or_else(|| Outcome::Unknown(no_outcome()));
         log_outcome(&transport, &batch[0], &outcome);
-        outcome.into_result().map(|position| Receipt { transport, topic, position })
+        outcome.into_result().map(|position| Receipt {
+            transport,
+            topic,
+            position,
+        })
     }
 
     /// Publishes events, each on its route, and returns one outcome for each in the order given.
@@ -69,10 +78,17 @@ impl Bus {
                 Err(error) => batch.reject(&error),
             }
         });
-        for (index, outcome) in futures::future::join_all(publishing).await.into_iter().flatten() {
+        for (index, outcome) in futures::future::join_all(publishing)
+            .await
+            .into_iter()
+            .flatten()
+        {
             outcomes[index] = Some(outcome);
         }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Outcome::Unknown(no_outcome()))).collect()
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(|| Outcome::Unknown(no_outcome())))
+            .collect()
     }
 
     /// Starts an event of a type, with the service's name as its source.
@@ -84,7 +100,10 @@ impl Bus {
     /// # Ok(()) }
     /// ```
     pub fn event(&self, event_type: impl Into<Text>) -> BusEvent<'_> {
-        BusEvent { bus: self, builder: Event::builder(event_type) }
+        BusEvent {
+            bus: self,
+            builder: Event::builder(event_type),
+        }
     }
 
     fn route(&self, event: impl IntoEvent) -> Result<Routed> {
@@ -96,7 +115,10 @@ impl Bus {
             return Err(too_large(&event, &resolved.topic, size, limit));
         }
         let outgoing = Outgoing::new(resolved.topic.clone(), event);
-        Ok(Routed { transport: resolved.transport.clone(), outgoing })
+        Ok(Routed {
+            transport: resolved.transport.clone(),
+            outgoing,
+        })
     }
 }
 
@@ -110,9 +132,15 @@ struct Batch {
 impl Batch {
     /// The batch of a transport, among those there are. A bus has few transports.
     fn of(batches: &mut Vec<Batch>, transport: Text) -> &mut Batch {
-        let known = batches.iter().position(|batch| batch.transport == transport);
+        let known = batches
+            .iter()
+            .position(|batch| batch.transport == transport);
         let index = known.unwrap_or_else(|| {
-            batches.push(Batch { transport, indexes: Vec::new(), outgoing: Vec::new() });
+            batches.push(Batch {
+                transport,
+                indexes: Vec::new(),
+                outgoing: Vec::new(),
+            });
             batches.len() - 1
         });
         &mut batches[index]
@@ -132,7 +160,12 @@ impl Batch {
     }
 
     fn reject(self, error: &Error) -> Vec<(usize, Outcome)> {
-        let reject = |index| (index, Outcome::Rejected(Error::new(error.kind(), error.message())));
+        let reject = |index| {
+            (
+                index,
+                Outcome::Rejected(Error::new(error.kind(), error.message())),
+            )
+        };
         self.indexes.into_iter().map(reject).collect()
     }
 }
@@ -161,7 +194,11 @@ fn too_large(event: &Event, topic: &Topic, size: usize, limit: usize) -> Error {
     )
     .with_operation("publish")
     .with_topic(topic.name())
-    .with_note(format!("event of type `{}`, id `{}`", event.event_type(), event.id()))
+    .with_note(format!(
+        "event of type `{}`, id `{}`",
+        event.event_type(),
+        event.id()
+    ))
     .with_note("make it smaller, or raise `max_event_size` under [service] and the server's limit")
 }
 
@@ -181,7 +218,10 @@ pub struct BusEvent<'a> {
 
 impl BusEvent<'_> {
     fn map(self, change: impl FnOnce(EventBuilder) -> EventBuilder) -> Self {
-        Self { bus: self.bus, builder: change(self.builder) }
+        Self {
+            bus: self.bus,
+            builder: change(self.builder),
+        }
     }
 
     /// Sets the data to the JSON of a value.
@@ -190,7 +230,10 @@ impl BusEvent<'_> {
     ///
     /// [`Encode`](ErrorKind::Encode) if the value can't be written as JSON.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
-        Ok(Self { bus: self.bus, builder: self.builder.json(value)? })
+        Ok(Self {
+            bus: self.bus,
+            builder: self.builder.json(value)?,
+        })
     }
 
     /// Sets the data as it is.

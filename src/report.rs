@@ -44,7 +44,10 @@ pub struct SubscriptionReport {
 impl CloseReport {
     /// Events of all subscriptions that were given back unfinished. Their groups get them again.
     pub fn unfinished(&self) -> usize {
-        self.subscriptions.iter().map(|subscription| subscription.unfinished).sum()
+        self.subscriptions
+            .iter()
+            .map(|subscription| subscription.unfinished)
+            .sum()
     }
 
     /// The first error: of a subscription, or of a publisher.
@@ -53,7 +56,10 @@ impl CloseReport {
     ///
     /// That one.
     pub fn into_result(self) -> Result<()> {
-        let failed = self.subscriptions.into_iter().filter_map(|subscription| subscription.error);
+        let failed = self
+            .subscriptions
+            .into_iter()
+            .filter_map(|subscription| subscription.error);
         failed.chain(self.errors).next().map_or(Ok(()), Err)
     }
 }
@@ -61,14 +67,23 @@ impl CloseReport {
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for subscription in &self.subscriptions {
-            let SubscriptionReport { name, counts, unfinished, error } = subscription;
+            let SubscriptionReport {
+                name,
+                counts,
+                unfinished,
+                error,
+            } = subscription;
             writeln!(
                 f,
                 "{name}: {} handled, {} dead-lettered, {unfinished} unfinished",
                 counts.handled, counts.dead_lettered
             )?;
-            error.iter().try_for_each(|error| writeln!(f, "{name}: {error}"))?;
+            error
+                .iter()
+                .try_for_each(|error| writeln!(f, "{name}: {error}"))?;
         }
-        self.errors.iter().try_for_each(|error| writeln!(f, "{error}"))
+        self.errors
+            .iter()
+            .try_for_each(|error| writeln!(f, "{error}"))
     }
 }

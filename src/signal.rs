@@ -10,7 +10,7 @@
 pub async fn shutdown_signal() {
     if let Err(error) = wait().await {
         tracing::error!(%error, "can't listen to signals: the service won't stop by one");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

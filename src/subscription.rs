@@ -30,16 +30,34 @@ pub struct Subscribe<S = ()> {
 
 impl Subscribe {
     pub(crate) fn new(bus: Bus, name: Text) -> Self {
-        let settings = bus.inner.config.subscriptions.get(&name).cloned().unwrap_or_default();
-        Self { bus, name, settings, handlers: HandlerSetBuilder::new(), state: () }
+        let settings = bus.inner.config.subscription(&name);
+        Self {
+            bus,
+            name,
+            settings,
+            handlers: HandlerSetBuilder::new(),
+            state: (),
+        }
     }
 }
 
 impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     /// Sets the state that the handlers after it take with `State<T>`.
     pub fn state<T: Clone + Send + Sync + 'static>(self, state: T) -> Subscribe<T> {
-        let Self { bus, name, settings, handlers, state: _ } = self;
-        Subscribe { bus, name, settings, handlers, state }
+        let Self {
+            bus,
+            name,
+            settings,
+            handlers,
+            state: _,
+        } = self;
+        Subscribe {
+            bus,
+            name,
+            settings,
+            handlers,
+            state,
+        }
     }
 
     /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
@@ -50,8 +68,13 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
 
     /// Adds a handler for the event types that a pattern takes. The most specific handler gets
     /// an event, and one for the very type comes before any pattern.
-    pub fn on_pattern<Args: 'static>(mut self, pattern: &str, handler: impl Handler<Args, S>) -> Self {
-        self.handlers.on_pattern(pattern, handler, self.state.clone());
+    pub fn on_pattern<Args: 'static>(
+        mut self,
+        pattern: &str,
+        handler: impl Handler<Args, S>,
+    ) -> Self {
+        self.handlers
+            .on_pattern(pattern, handler, self.state.clone());
         self
     }
 
@@ -88,12 +111,18 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(self) -> Result<Subscription> {
         let handlers = self.handlers.build()?;
-        let readings = self.bus.inner.routes.reading(&handlers.interests()?)?;
+        let readings = self.bus.inner.routes.reading(&handlers.interests())?;
         let service = &self.bus.inner.config.service.name;
-        let group = self.settings.group.clone().unwrap_or_else(|| service.clone());
+        let group = self
+            .settings
+            .group
+            .clone()
+            .unwrap_or_else(|| service.clone());
         let topics = topics(&readings);
         self.bus.check_group(&self.name, &group, &topics)?;
-        let joining = readings.into_iter().map(|reading| join(&self.bus, &self.settings, &group, reading));
+        let joining = readings
+            .into_iter()
+            .map(|reading| join(&self.bus, &self.settings, &group, reading));
         let counters = Arc::new(Counters::default());
         let consumer = Consumer {
             name: self.name.clone(),
@@ -111,15 +140,32 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             let _guard = guard;
             running.await
         });
-        let handle = Subscription { name: self.name.clone(), counters: Arc::clone(&counters), ended: ended.clone() };
-        self.bus.adopt(SubscriptionTask { name: self.name, group, topics, shutdown, ended, counters, task: Task(task) });
+        let handle = Subscription {
+            name: self.name.clone(),
+            counters: Arc::clone(&counters),
+            ended: ended.clone(),
+        };
+        self.bus.adopt(SubscriptionTask {
+            name: self.name,
+            group,
+            topics,
+            shutdown,
+            ended,
+            counters,
+            task: Task(task),
+        });
         Ok(handle)
     }
 }
 
-async fn join(bus: &Bus, settings: &SubscriptionConfig, group: &Text, reading: Reading) -> Result<Source> {
+async fn join(
+    bus: &Bus,
+    settings: &SubscriptionConfig,
+    group: &Text,
+    reading: Reading,
+) -> Result<Source> {
     let connected = &bus.inner.transports[&reading.transport];
-    let membership = Membership::new(group.clone(), reading.topics)
+    let membership = Membership::new(group.clone(), reading.topics.clone())
         .patterns(reading.patterns)
         .start(settings.start)
         .takeover_after(settings.takeover_after);
@@ -127,6 +173,7 @@ async fn join(bus: &Bus, settings: &SubscriptionConfig, group: &Text, reading: R
         subscriber: connected.transport.subscribe(membership).await?,
         publisher: connected.publisher.clone(),
         admin: connected.transport.admin(),
+        topics: reading.topics,
         transport: reading.transport,
     })
 }
@@ -134,9 +181,15 @@ async fn join(bus: &Bus, settings: &SubscriptionConfig, group: &Text, reading: R
 fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
     let topics = |reading: &Reading| {
         let named = reading.topics.iter().map(|topic| Text::from(topic.name()));
-        let open = reading.patterns.iter().map(|pattern| Text::from(pattern.to_string()));
+        let open = reading
+            .patterns
+            .iter()
+            .map(|pattern| Text::from(pattern.to_string()));
         let transport = reading.transport.clone();
-        named.chain(open).map(move |topic| (transport.clone(), topic)).collect::<Vec<_>>()
+        named
+            .chain(open)
+            .map(move |topic| (transport.clone(), topic))
+            .collect::<Vec<_>>()
     };
     readings.iter().flat_map(topics).collect()
 }
@@ -205,7 +258,12 @@ impl SubscriptionTask {
                 (self.counters.snapshot(), 0, Some(error))
             }
         };
-        SubscriptionReport { name: self.name.clone(), counts, unfinished, error }
+        SubscriptionReport {
+            name: self.name.clone(),
+            counts,
+            unfinished,
+            error,
+        }
     }
 }
 

@@ -64,8 +64,11 @@ impl Topics {
 
     fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {
         let known = self.bus.transport(transport).ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("no transport is named `{transport}`"))
-                .with_note("transports are named under [transports.<name>]")
+            Error::new(
+                ErrorKind::Config,
+                format!("no transport is named `{transport}`"),
+            )
+            .with_note("transports are named under [transports.<name>]")
         })?;
         Ok(known.admin())
     }
@@ -74,11 +77,21 @@ impl Topics {
     fn known(&self) -> Vec<(Text, Vec<Text>)> {
         let config = &self.bus.inner.config;
         let known = |name: &Text| {
-            let routes = config.routes.iter().filter(|route| route.transport == *name);
+            let routes = config
+                .routes
+                .iter()
+                .filter(|route| route.transport == *name);
             let topics = routes.map(|route: &RouteConfig| route.topic.clone());
-            let default = config.routing.default.iter().filter(|route| route.transport == *name);
+            let default = config
+                .routing
+                .default
+                .iter()
+                .filter(|route| route.transport == *name);
             let topics = topics.chain(default.map(|route| route.topic.clone()));
-            (name.clone(), topics.filter(|topic| !topic.contains('{')).collect())
+            (
+                name.clone(),
+                topics.filter(|topic| !topic.contains('{')).collect(),
+            )
         };
         config.transports.keys().map(known).collect()
     }

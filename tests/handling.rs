@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polybus::handler::Verdict;
-use polybus::transport::{Content, Outgoing, Publisher, RawRecord, Transport};
+use polybus::transport::{
+    Content, Outgoing, Publisher, RawRecord, Settlement, Settler, Subscriber,
+    Subscription as Membership, Transport,
+};
 use polybus::{
     BoxError, Bus, Config, Context, Error, ErrorKind, Event, Headers, Payload, Permanent, RawEvent,
     Result, State, Topic,
@@ -37,7 +40,8 @@ impl Seen {
 
 async fn next(seen: &mut mpsc::UnboundedReceiver<String>) -> String {
     let next = tokio::time::timeout(Duration::from_secs(60), seen.recv()).await;
-    next.expect("a handler runs within a minute").expect("the handlers live")
+    next.expect("a handler runs within a minute")
+        .expect("the handlers live")
 }
 
 async fn bus(settings: &str) -> Bus {
@@ -54,29 +58,45 @@ async fn bus(settings: &str) -> Bus {
         [[routes]]
         pattern = "*.dead"
         transport = "local"
-        topic = "user-events.dlq"
+        topic = "obituaries"
         [subscriptions.sub]
         retry = {{ max_attempts = 3, base = "10ms", max = "20ms" }}
         {settings}
         "#
     );
-    Bus::builder().config(Config::parse(&config, "test.toml").unwrap()).build().await.unwrap()
+    Bus::builder()
+        .config(Config::parse(&config, "test.toml").unwrap())
+        .build()
+        .await
+        .unwrap()
 }
 
 async fn publish(bus: &Bus, event_type: &str, key: &str, data: &str) {
-    let event = bus.event(event_type.to_owned()).key(key).json(data).unwrap();
+    let event = bus
+        .event(event_type.to_owned())
+        .key(key)
+        .json(data)
+        .unwrap();
     event.publish().await.unwrap();
 }
 
 /// The events and headers in the topic of dead letters, as another group sees them.
 async fn dead_letters(bus: &Bus, mut expected: usize) -> Vec<(Option<Event>, Headers)> {
-    use polybus::transport::{Subscriber, Subscription};
     let topic = Topic::new("user-events.dlq");
     let transport = bus.transport("local").unwrap();
-    let mut subscriber = transport.subscribe(Subscription::new("judge", [topic])).await.unwrap();
+    let mut subscriber = transport
+        .subscribe(Membership::new("judge", [topic]))
+        .await
+        .unwrap();
+    let settler = subscriber.settler();
     let mut letters = Vec::new();
     while expected > 0 {
         for delivery in subscriber.recv(expected).await.unwrap() {
+            settler
+                .settle(&[(delivery.token(), Settlement::Ack)])
+                .await
+                .remove(0)
+                .unwrap();
             let event = delivery.event().ok().cloned();
             letters.push((event, delivery.headers().clone()));
             expected -= 1;
@@ -98,14 +118,23 @@ async fn the_most_specific_handler_gets_the_event() {
         seen.note(format!("typed {}", user.id));
     }
     let subscription = bus.subscribe("sub").state(seen);
-    let subscription = subscription.on_any(note("any")).on_pattern("user.*", note("users"));
-    subscription.on_pattern("user.+.done", note("done")).on(typed).start().await.unwrap();
+    let subscription = subscription
+        .on_any(note("any"))
+        .on_pattern("user.*", note("users"));
+    subscription
+        .on_pattern("user.+.done", note("done"))
+        .on(typed)
+        .start()
+        .await
+        .unwrap();
 
     bus.publish(UserCreated { id: "u1".into() }).await.unwrap();
     assert_eq!(next(&mut notes).await, "typed u1");
-    for (event_type, name) in
-        [("user.mail.done", "done"), ("user.updated", "users"), ("mail.dead", "any")]
-    {
+    for (event_type, name) in [
+        ("user.mail.done", "done"),
+        ("user.updated", "users"),
+        ("mail.dead", "any"),
+    ] {
         publish(&bus, event_type, "k", "").await;
         assert_eq!(next(&mut notes).await, format!("{name} {event_type}"));
     }
@@ -121,7 +150,11 @@ async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
         running: Arc<Mutex<std::collections::HashSet<String>>>,
         most: Arc<AtomicUsize>,
     }
-    async fn handle(State(watch): State<Watch>, State(seen): State<Seen>, RawEvent(event): RawEvent) {
+    async fn handle(
+        State(watch): State<Watch>,
+        State(seen): State<Seen>,
+        RawEvent(event): RawEvent,
+    ) {
         let key = event.key().unwrap().to_owned();
         let running = {
             let mut running = watch.running.lock().unwrap();
@@ -150,7 +183,12 @@ async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
     let (seen, mut notes) = Seen::new();
     let watch = Watch::default();
     let bus = bus("concurrency = 8").await;
-    bus.subscribe("sub").state(Both(watch.clone(), seen)).on_any(handle).start().await.unwrap();
+    bus.subscribe("sub")
+        .state(Both(watch.clone(), seen))
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
     let events = (0..KEYS * EVENTS).map(|number| {
         let builder = Event::builder("user.updated").key(format!("k{}", number % KEYS));
         builder.json(&(number / KEYS)).unwrap()
@@ -164,11 +202,17 @@ async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
     for key in 0..KEYS {
         let key = format!("k{key}");
         let of_key: Vec<_> = order.iter().filter(|(known, _)| *known == key).collect();
-        let numbers: Vec<usize> = of_key.iter().map(|(_, data)| data.parse().unwrap()).collect();
+        let numbers: Vec<usize> = of_key
+            .iter()
+            .map(|(_, data)| data.parse().unwrap())
+            .collect();
         assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{key}");
     }
     let most = watch.most.load(Ordering::SeqCst);
-    assert!((2..=8).contains(&most), "{most} keys side by side, with concurrency 8");
+    assert!(
+        (2..=8).contains(&most),
+        "{most} keys side by side, with concurrency 8"
+    );
 }
 
 #[tokio::test]
@@ -179,7 +223,13 @@ async fn a_failed_event_is_tried_again_and_then_put_away_with_its_provenance() {
     }
     let (seen, mut notes) = Seen::new();
     let bus = bus("").await;
-    let subscription = bus.subscribe("sub").state(seen).on_any(handle).start().await.unwrap();
+    let subscription = bus
+        .subscribe("sub")
+        .state(seen)
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
     publish(&bus, "user.updated", "k", "payload").await;
     for attempt in 1..=3 {
         assert_eq!(next(&mut notes).await, format!("attempt {attempt}"));
@@ -195,11 +245,18 @@ async fn a_failed_event_is_tried_again_and_then_put_away_with_its_provenance() {
         ("polybus-attempts", "3"),
         ("polybus-reason", "the mail server is down"),
     ] {
-        assert_eq!(headers.first(name).map(|value| &value[..]), Some(value.as_bytes()), "{name}");
+        assert_eq!(
+            headers.first(name).map(|value| &value[..]),
+            Some(value.as_bytes()),
+            "{name}"
+        );
     }
     let report = bus.close("10s").await.unwrap();
     let counts = report.subscriptions[0].counts;
-    assert_eq!((counts.retried, counts.dead_lettered, counts.handled), (2, 1, 0));
+    assert_eq!(
+        (counts.retried, counts.dead_lettered, counts.handled),
+        (2, 1, 0)
+    );
     assert_eq!(subscription.counts(), counts);
 }
 
@@ -209,12 +266,19 @@ async fn what_trying_again_can_not_mend_is_put_away_at_once() {
         Err(Permanent::new("no such user"))
     }
     async fn verdict() -> Verdict {
-        Verdict::DeadLetter { reason: "not ours".into() }
+        Verdict::DeadLetter {
+            reason: "not ours".into(),
+        }
     }
     async fn typed(_: Payload<UserCreated>) {}
     let bus = bus("").await;
     let subscription = bus.subscribe("sub").on_pattern("user.permanent", permanent);
-    subscription.on_pattern("user.verdict", verdict).on(typed).start().await.unwrap();
+    subscription
+        .on_pattern("user.verdict", verdict)
+        .on(typed)
+        .start()
+        .await
+        .unwrap();
     for (event_type, reason) in [
         ("user.permanent", "no such user"),
         ("user.verdict", "not ours"),
@@ -239,14 +303,22 @@ async fn a_panic_is_a_failure_and_other_keys_go_on() {
     }
     let (seen, mut notes) = Seen::new();
     let bus = bus("").await;
-    bus.subscribe("sub").state(seen).on_any(handle).start().await.unwrap();
+    bus.subscribe("sub")
+        .state(seen)
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
     publish(&bus, "user.updated", "bad", "").await;
     publish(&bus, "user.updated", "good", "").await;
     assert_eq!(next(&mut notes).await, "good");
     let letters = dead_letters(&bus, 1).await;
     let reason = letters[0].1.first("polybus-reason").unwrap();
     let reason = String::from_utf8(reason.to_vec()).unwrap();
-    assert!(reason.contains("panicked") && reason.contains("this key panics"), "{reason}");
+    assert!(
+        reason.contains("panicked") && reason.contains("this key panics"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -256,7 +328,13 @@ async fn bytes_that_are_no_event_are_put_away_raw_and_the_subscription_goes_on()
     }
     let (seen, mut notes) = Seen::new();
     let bus = bus("").await;
-    let subscription = bus.subscribe("sub").state(seen).on_any(handle).start().await.unwrap();
+    let subscription = bus
+        .subscribe("sub")
+        .state(seen)
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
     let record = RawRecord::new(None, Headers::new(), Some(b"\xff\x00garbage"[..].into()));
     let publisher = bus.transport("local").unwrap().publisher().await.unwrap();
     let garbage = Outgoing::raw(Topic::new("user-events"), record.clone());
@@ -265,9 +343,13 @@ async fn bytes_that_are_no_event_are_put_away_raw_and_the_subscription_goes_on()
     publish(&bus, "user.updated", "k", "").await;
     assert_eq!(next(&mut notes).await, "user.updated");
 
-    use polybus::transport::{Subscriber, Subscription};
-    let letters = Subscription::new("judge", [Topic::new("user-events.dlq")]);
-    let mut letters = bus.transport("local").unwrap().subscribe(letters).await.unwrap();
+    let letters = Membership::new("judge", [Topic::new("user-events.dlq")]);
+    let mut letters = bus
+        .transport("local")
+        .unwrap()
+        .subscribe(letters)
+        .await
+        .unwrap();
     let letter = letters.recv(1).await.unwrap().remove(0);
     let undecodable = letter.event().unwrap_err();
     assert_eq!(undecodable.record.value, record.value);
@@ -286,7 +368,12 @@ async fn stopping_finishes_what_runs_and_gives_the_rest_back() {
     }
     let (seen, mut notes) = Seen::new();
     let bus = bus("concurrency = 1").await;
-    bus.subscribe("sub").state(seen).on_any(handle).start().await.unwrap();
+    bus.subscribe("sub")
+        .state(seen)
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
     publish(&bus, "user.updated", "slow", "").await;
     assert_eq!(next(&mut notes).await, "start slow");
     publish(&bus, "user.updated", "next", "").await;
@@ -295,7 +382,10 @@ async fn stopping_finishes_what_runs_and_gives_the_rest_back() {
     assert!(notes.try_recv().is_err(), "nothing starts after the stop");
     assert_eq!(report.subscriptions[0].counts.handled, 1);
     report.into_result().unwrap();
-    let error = bus.publish(UserCreated { id: "late".into() }).await.unwrap_err();
+    let error = bus
+        .publish(UserCreated { id: "late".into() })
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
@@ -307,12 +397,24 @@ async fn a_handler_that_hangs_ends_with_the_deadline_and_its_event_is_given_back
     }
     let (seen, mut notes) = Seen::new();
     let bus = bus("").await;
-    bus.subscribe("sub").state(seen).on_any(hang).start().await.unwrap();
+    bus.subscribe("sub")
+        .state(seen)
+        .on_any(hang)
+        .start()
+        .await
+        .unwrap();
     publish(&bus, "user.updated", "k", "").await;
     notes.recv().await.unwrap();
     let report = bus.close("5s").await.unwrap();
-    assert_eq!((report.unfinished(), report.subscriptions[0].counts.handled), (1, 0));
-    let lag = bus.topics().lag("local", "test", "user-events").await.unwrap();
+    assert_eq!(
+        (report.unfinished(), report.subscriptions[0].counts.handled),
+        (1, 0)
+    );
+    let lag = bus
+        .topics()
+        .lag("local", "test", "user-events")
+        .await
+        .unwrap();
     assert!(!lag.is_zero(), "the event stays with the group");
 }
 
@@ -327,25 +429,98 @@ async fn events_that_no_handler_takes_go_where_the_config_says() {
     dead_letters(&acked, 1).await;
     assert_eq!(subscription.counts().unhandled, 1);
     // Put away.
-    let put_away = bus("unhandled = \"dead-letter\"").await;
+    let put_away = bus("unhandled = \"dead_letter\"").await;
     put_away.subscribe("sub").on(typed).start().await.unwrap();
     publish(&put_away, "user.other", "k", "").await;
-    assert_eq!(dead_letters(&put_away, 1).await[0].0.as_ref().unwrap().event_type(), "user.other");
+    assert_eq!(
+        dead_letters(&put_away, 1).await[0]
+            .0
+            .as_ref()
+            .unwrap()
+            .event_type(),
+        "user.other"
+    );
     // A reason to stop, which loses nothing.
     let stopping = bus("unhandled = \"stop\"").await;
     stopping.subscribe("sub").on(typed).start().await.unwrap();
     publish(&stopping, "user.other", "k", "").await;
-    let error: Error = stopping.run_until(std::future::pending()).await.unwrap_err();
+    let error: Error = stopping
+        .run_until(std::future::pending())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("user.other"), "{error}");
-    assert!(!stopping.topics().lag("local", "test", "user-events").await.unwrap().is_zero());
+    assert!(
+        !stopping
+            .topics()
+            .lag("local", "test", "user-events")
+            .await
+            .unwrap()
+            .is_zero()
+    );
 }
 
 #[tokio::test]
 async fn two_subscriptions_may_not_share_a_group_on_the_same_topic() {
     let bus = bus("").await;
-    bus.subscribe("first").on_any(|| async {}).start().await.unwrap();
-    let error = bus.subscribe("second").on_any(|| async {}).start().await.unwrap_err();
+    bus.subscribe("first")
+        .on_any(|| async {})
+        .start()
+        .await
+        .unwrap();
+    let error = bus
+        .subscribe("second")
+        .on_any(|| async {})
+        .start()
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("[subscriptions.second]"), "{error}");
-    bus.subscribe("third").group("another").on_any(|| async {}).start().await.unwrap();
+    assert!(
+        error.to_string().contains("[subscriptions.second]"),
+        "{error}"
+    );
+    bus.subscribe("third")
+        .group("another")
+        .on_any(|| async {})
+        .start()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_subscription_that_discovers_topics_does_not_handle_its_own_dead_letters() {
+    async fn fail(State(seen): State<Seen>, context: Context) -> Result<(), Permanent> {
+        seen.note(context.topic());
+        Err(Permanent::new("never"))
+    }
+    let config = r#"
+        [service]
+        name = "test"
+        [transports.local]
+        kind = "memory"
+        [[routes]]
+        pattern = "user.*"
+        transport = "local"
+        topic = "{type}"
+    "#;
+    let config = Config::parse(config, "test.toml").unwrap();
+    let bus = Bus::builder().config(config).build().await.unwrap();
+    let (seen, mut notes) = Seen::new();
+    let subscription = bus
+        .subscribe("sub")
+        .state(seen)
+        .on_any(fail)
+        .start()
+        .await
+        .unwrap();
+    for event_type in ["user.created", "user.updated"] {
+        publish(&bus, event_type, "k", "").await;
+        assert_eq!(next(&mut notes).await, event_type);
+    }
+    // Both dead letters are read and passed over.
+    while subscription.counts().unhandled < 2 {
+        tokio::task::yield_now().await;
+    }
+    let _ = bus.close("10s").await.unwrap();
+    assert!(notes.try_recv().is_err(), "no dead letter was handled");
+    assert_eq!(subscription.counts().dead_lettered, 2);
 }

@@ -33,7 +33,10 @@ async fn welcome(
     State((bus, mailer)): State<(Bus, Mailer)>,
 ) -> Result<()> {
     mailer.sent.lock().unwrap().push(user.email);
-    bus.publish(DealOpened { user_id: user.user_id }).await?;
+    bus.publish(DealOpened {
+        user_id: user.user_id,
+    })
+    .await?;
     Ok(())
 }
 
@@ -43,7 +46,12 @@ async fn deal_opened(Payload(_): Payload<DealOpened>, State((_, mailer)): State<
 
 async fn wire(bus: &Bus, mailer: Mailer) -> Result<()> {
     let state = (bus.clone(), mailer);
-    bus.subscribe("deal-watch").state(state).on(welcome).on(deal_opened).start().await?;
+    bus.subscribe("deal-watch")
+        .state(state)
+        .on(welcome)
+        .on(deal_opened)
+        .start()
+        .await?;
     Ok(())
 }
 
@@ -52,11 +60,22 @@ async fn wire(bus: &Bus, mailer: Mailer) -> Result<()> {
 #[tokio::test]
 async fn a_new_user_gets_one_mail_and_a_deal() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/polybus.toml");
-    let bus = Bus::builder().config_file(config).unwrap().in_memory().build().await.unwrap();
+    let bus = Bus::builder()
+        .config_file(config)
+        .unwrap()
+        .in_memory()
+        .build()
+        .await
+        .unwrap();
     let mailer = Mailer::default();
     wire(&bus, mailer.clone()).await.unwrap();
 
-    bus.publish(UserCreated { user_id: "u1".into(), email: "a@b.c".into() }).await.unwrap();
+    bus.publish(UserCreated {
+        user_id: "u1".into(),
+        email: "a@b.c".into(),
+    })
+    .await
+    .unwrap();
     mailer.opened.notified().await;
 
     let report = bus.close("5s").await.unwrap();

@@ -6,6 +6,7 @@
 //! - [`Event`] is a CloudEvents 1.0 event; [`EventData`] ties a Rust type to its event types.
 //! - [`Config`](config::Config) is a config file, [`RouteTable`](routing::RouteTable) says where an
 //!   event type travels, by [`Pattern`]s.
+//! - [`handler`] holds handlers and their extractors, [`runtime`] what runs them.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`Error`] is the one error type.
 
@@ -16,8 +17,10 @@ pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
+pub mod handler;
 pub mod pattern;
 pub mod routing;
+pub mod runtime;
 pub mod text;
 pub mod time;
 pub mod topic;

@@ -152,6 +152,14 @@ impl DeadLetter {
             Self::Off => None,
         }
     }
+
+    /// Whether a topic's name is that of dead letters of some topic.
+    pub fn covers(&self, topic: &Topic) -> bool {
+        match self {
+            Self::Topic(template) => template.covers(topic),
+            Self::Off => false,
+        }
+    }
 }
 
 impl Default for DeadLetter {
@@ -191,6 +199,18 @@ impl DeadLetterTopic {
     /// The topic for what failed in `topic`.
     pub fn fill(&self, topic: &Topic) -> Topic {
         Topic::new(self.0.replace(Self::TOPIC, topic.name()))
+    }
+
+    /// Whether a topic's name can come from the template.
+    pub fn covers(&self, topic: &Topic) -> bool {
+        match self.0.split_once(Self::TOPIC) {
+            None => self.as_str() == topic.name(),
+            Some((before, after)) => topic
+                .name()
+                .strip_prefix(before)
+                .and_then(|name| name.strip_suffix(after.split(Self::TOPIC).last()?))
+                .is_some_and(|name| !name.is_empty()),
+        }
     }
 
     /// The template as it was written.

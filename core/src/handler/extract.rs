@@ -16,7 +16,11 @@ pub struct Call<'a, S> {
 
 impl<'a, S> Call<'a, S> {
     pub(super) fn new(delivery: &'a Delivery, info: &'a CallInfo, state: &'a S) -> Self {
-        Self { delivery, info, state }
+        Self {
+            delivery,
+            info,
+            state,
+        }
     }
 
     /// The delivery.
@@ -67,7 +71,12 @@ impl CallInfo {
         transport: impl Into<Text>,
         stopping: CancellationToken,
     ) -> Self {
-        Self { subscription: subscription.into(), transport: transport.into(), attempt: 1, stopping }
+        Self {
+            subscription: subscription.into(),
+            transport: transport.into(),
+            attempt: 1,
+            stopping,
+        }
     }
 }
 

@@ -97,7 +97,11 @@ const fn first_types(arguments: &[&'static [TypeInfo]]) -> &'static [TypeInfo] {
 /// A handler with its state, of any type.
 pub(crate) trait ErasedHandler: Send + Sync {
     /// Starts the handler. A panic while it starts is a failure like any other.
-    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<BoxFuture<'static, Handled>, Failure>;
+    fn call(
+        &self,
+        delivery: &Delivery,
+        info: &CallInfo,
+    ) -> Result<BoxFuture<'static, Handled>, Failure>;
 }
 
 struct WithState<H, S, Args> {
@@ -112,7 +116,11 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<BoxFuture<'static, Handled>, Failure> {
+    fn call(
+        &self,
+        delivery: &Delivery,
+        info: &CallInfo,
+    ) -> Result<BoxFuture<'static, Handled>, Failure> {
         let call = Call::new(delivery, info, &self.state);
         catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
             .map_err(|panic| Failure::from_panic(&*panic))?
@@ -126,5 +134,9 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    Box::new(WithState { handler, state, arguments: std::marker::PhantomData })
+    Box::new(WithState {
+        handler,
+        state,
+        arguments: std::marker::PhantomData,
+    })
 }

@@ -2,13 +2,15 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::{ErasedHandler, Handler, erase};
+use crate::pattern::PatternMap;
 use crate::{Error, ErrorKind, Pattern, Result};
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
+    /// Every handler's patterns; an event type is a literal one.
+    by_pattern: PatternMap<usize>,
+    /// The usual way: one hash probe for the types of typed handlers.
     by_type: HashMap<&'static str, usize>,
-    /// The most specific first.
-    by_pattern: Vec<(Pattern, usize)>,
     handlers: Vec<Box<dyn ErasedHandler>>,
 }
 
@@ -41,7 +43,8 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(handler, state);
-        self.types.extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.types
+            .extend(H::TYPES.iter().map(|info| (info.name, index)));
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -69,69 +72,72 @@ impl HandlerSetBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidPattern`] for a malformed pattern; [`ErrorKind::Config`] if there is no
+    /// [`ErrorKind::InvalidPattern`] for a malformed pattern or event type; [`ErrorKind::Config`] if there is no
     /// handler, or two for the same event type or pattern.
     pub fn build(self) -> Result<HandlerSet> {
         if self.handlers.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "the subscription has no handler")
-                .with_note("add one with `on`, `on_pattern` or `on_any`"));
+            return Err(
+                Error::new(ErrorKind::Config, "the subscription has no handler")
+                    .with_note("add one with `on`, `on_pattern` or `on_any`"),
+            );
         }
-        let mut by_type = HashMap::new();
-        for (name, index) in self.types {
-            if by_type.insert(name, index).is_some() {
-                return Err(two_handlers(name));
-            }
-        }
-        let mut by_pattern: Vec<(Pattern, usize)> = Vec::with_capacity(self.patterns.len());
-        for (pattern, index) in self.patterns {
+        let by_type: HashMap<_, _> = self.types.iter().copied().collect();
+        let types = self
+            .types
+            .into_iter()
+            .map(|(name, index)| (Pattern::parse(name), index));
+        let mut by_pattern = PatternMap::new();
+        for (pattern, index) in types.chain(self.patterns) {
             let pattern = pattern?;
-            if by_pattern.iter().any(|(known, _)| *known == pattern) {
+            if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
             }
-            by_pattern.push((pattern, index));
         }
-        by_pattern.sort_by(|(left, _), (right, _)| left.cmp_specificity(right));
-        Ok(HandlerSet { by_type, by_pattern, handlers: self.handlers })
+        Ok(HandlerSet {
+            by_pattern,
+            by_type,
+            handlers: self.handlers,
+        })
     }
 }
 
 fn two_handlers(pattern: &str) -> Error {
-    Error::new(ErrorKind::Config, format!("two handlers of one subscription take `{pattern}`"))
-        .with_note("keep one, or use two subscriptions with a group each")
+    Error::new(
+        ErrorKind::Config,
+        format!("two handlers of one subscription take `{pattern}`"),
+    )
+    .with_note("keep one, or use two subscriptions with a group each")
 }
 
 impl HandlerSet {
     /// What the handlers take: event types as literal patterns, then patterns.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidPattern`] if a type's name is not one that a route could name.
-    pub fn interests(&self) -> Result<Vec<Pattern>> {
-        let mut types: Vec<_> = self.by_type.keys().collect();
-        types.sort_unstable();
-        let types = types.into_iter().map(|name| Pattern::parse(name));
-        types.chain(self.by_pattern.iter().map(|(pattern, _)| Ok(pattern.clone()))).collect()
+    pub fn interests(&self) -> Vec<Pattern> {
+        self.by_pattern
+            .iter()
+            .map(|(pattern, _)| pattern.clone())
+            .collect()
     }
 
     /// The most specific handler for an event type.
     pub(crate) fn find(&self, event_type: &str) -> Option<&dyn ErasedHandler> {
-        let index = self.by_type.get(event_type).copied().or_else(|| {
-            let fits = |(pattern, _): &&(Pattern, usize)| pattern.matches(event_type);
-            self.by_pattern.iter().find(fits).map(|(_, index)| *index)
-        })?;
+        let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
+        let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
         Some(&*self.handlers[index])
     }
 }
 
 impl fmt::Debug for HandlerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let patterns = self.by_pattern.iter().map(|(pattern, _)| pattern.as_str());
-        f.debug_set().entries(self.by_type.keys()).entries(patterns).finish()
+        f.debug_set()
+            .entries(self.by_pattern.iter().map(|(pattern, _)| pattern.as_str()))
+            .finish()
     }
 }
 
 impl fmt::Debug for HandlerSetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerSetBuilder").field("handlers", &self.handlers.len()).finish()
+        f.debug_struct("HandlerSetBuilder")
+            .field("handlers", &self.handlers.len())
+            .finish()
     }
 }

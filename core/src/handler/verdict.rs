@@ -77,13 +77,18 @@ impl Failure {
     pub fn new(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         let permanent = error.is::<Permanent>()
-            || error.downcast_ref::<Error>().is_some_and(|error| !error.retryable());
+            || error
+                .downcast_ref::<Error>()
+                .is_some_and(|error| !error.retryable());
         Self { error, permanent }
     }
 
     /// An error that trying again won't mend.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
-        Self { error: error.into(), permanent: true }
+        Self {
+            error: error.into(),
+            permanent: true,
+        }
     }
 
     /// A panic, which counts as an error worth another try.
@@ -93,7 +98,10 @@ impl Failure {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Self { error: format!("the handler panicked: {text}").into(), permanent: false }
+        Self {
+            error: format!("the handler panicked: {text}").into(),
+            permanent: false,
+        }
     }
 
     /// Whether trying again makes no sense.
@@ -178,6 +186,9 @@ mod tests {
     fn unit_and_ok_acknowledge() {
         assert_eq!(().into_verdict().unwrap(), Verdict::Ack);
         assert_eq!(Ok::<(), BoxError>(()).into_verdict().unwrap(), Verdict::Ack);
-        assert_eq!(Ok::<_, BoxError>(Verdict::Drop).into_verdict().unwrap(), Verdict::Drop);
+        assert_eq!(
+            Ok::<_, BoxError>(Verdict::Drop).into_verdict().unwrap(),
+            Verdict::Drop
+        );
     }
 }

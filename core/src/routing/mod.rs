@@ -81,7 +81,7 @@ impl RouteTable {
     /// # Errors
     ///
     /// [`ErrorKind::NoRoute`] if no route takes the type and there is no default;
-    /// [`ErrorKind::InvalidEvent`] if the topic's name needs a segment of the type that is empty.
+    /// [`ErrorKind::InvalidEvent`] if the type is empty, or the topic's name needs a segment of the type that is empty.
     pub fn resolve(&self, event_type: &str) -> Result<Arc<Resolved>> {
         // A panic can't leave the map half changed, so a poisoned lock is as good as any.
         let remembered = self
@@ -121,6 +121,10 @@ impl RouteTable {
     }
 
     fn no_route(&self, event_type: &str) -> Error {
+        if event_type.is_empty() {
+            let message = "an event needs a `type` that is not empty";
+            return Error::new(ErrorKind::InvalidEvent, message);
+        }
         let wanted = match event_type.split_once('.') {
             Some((first, _)) => format!("{first}.*"),
             None => event_type.to_owned(),

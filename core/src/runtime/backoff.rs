@@ -20,7 +20,14 @@ mod tests {
     #[test]
     fn the_pause_doubles_up_to_the_maximum_with_jitter_below() {
         let (base, max) = (Duration::from_millis(200), Duration::from_secs(30));
-        for (failures, full) in [(1, 200), (2, 400), (3, 800), (8, 25_600), (9, 30_000), (99, 30_000)] {
+        for (failures, full) in [
+            (1, 200),
+            (2, 400),
+            (3, 800),
+            (8, 25_600),
+            (9, 30_000),
+            (99, 30_000),
+        ] {
             let full = Duration::from_millis(full);
             for _ in 0..100 {
                 let delay = delay(base, max, failures);

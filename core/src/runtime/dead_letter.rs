@@ -39,7 +39,7 @@ pub mod provenance {
 }
 
 /// What came of a job that is held: its retry pause, or the publishing of its dead letter.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Held {
     /// The pause is over.
     TryAgain,
@@ -69,7 +69,12 @@ pub(super) struct DeadLetters {
 
 impl DeadLetters {
     pub(super) fn new(transport: Text, publisher: DynPublisher, admin: DynAdmin) -> Self {
-        Self { transport, publisher, admin, ensured: Arc::default() }
+        Self {
+            transport,
+            publisher,
+            admin,
+            ensured: Arc::default(),
+        }
     }
 
     /// Publishes a dead letter until it is confirmed, or the subscription stops. The lane of its
@@ -80,7 +85,10 @@ impl DeadLetters {
             let error = match timeout(ATTEMPT_TIMEOUT, self.attempt(&letter)).await {
                 Ok(Ok(())) => return Held::DeadLettered,
                 Ok(Err(error)) => error,
-                Err(_) => Error::new(ErrorKind::Timeout, format!("no answer within {ATTEMPT_TIMEOUT:?}")),
+                Err(_) => Error::new(
+                    ErrorKind::Timeout,
+                    format!("no answer within {ATTEMPT_TIMEOUT:?}"),
+                ),
             };
             failures += 1;
             tracing::warn!(transport = %self.transport, topic = %letter.topic, %error, failures,
@@ -95,13 +103,16 @@ impl DeadLetters {
 
     async fn attempt(&self, letter: &Outgoing) -> Result<()> {
         if !self.is_ensured(&letter.topic) {
-            self.admin.ensure_topics(&[TopicSpec::new(letter.topic.name())]).await?;
+            self.admin
+                .ensure_topics(&[TopicSpec::new(letter.topic.name())])
+                .await?;
             self.lock().insert(letter.topic.clone());
         }
         let outcomes = self.publisher.publish(std::slice::from_ref(letter)).await;
-        let outcome = outcomes.into_iter().next().ok_or_else(|| {
-            Error::new(ErrorKind::Transport, "the transport reported no outcome")
-        })?;
+        let outcome = outcomes
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Transport, "the transport reported no outcome"))?;
         outcome.into_result().map(drop)
     }
 
@@ -117,11 +128,17 @@ impl DeadLetters {
 /// The dead letter of a job: the event, or the record as it came, and where it came from.
 pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
     let delivery = &job.delivery;
-    let outgoing = match delivery.event() {
-        Ok(event) => Outgoing::new(topic, event.clone()),
-        Err(undecodable) => Outgoing::raw(topic, undecodable.record.clone()),
+    let (outgoing, headers) = match delivery.event() {
+        Ok(event) => (
+            Outgoing::new(topic, event.clone()),
+            delivery.headers().clone(),
+        ),
+        // The headers are in the record.
+        Err(undecodable) => (
+            Outgoing::raw(topic, undecodable.record.clone()),
+            Headers::new(),
+        ),
     };
-    let own = delivery.event().is_ok().then(|| delivery.headers().clone()).unwrap_or_default();
     let provenance = [
         text(provenance::TRANSPORT, origin.transport),
         text(provenance::TOPIC, delivery.topic().name()),
@@ -132,7 +149,7 @@ pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
         text(provenance::REASON, cut(origin.reason)),
         text(provenance::FAILED_AT, &Timestamp::now().to_string()),
     ];
-    outgoing.with_headers(own.into_iter().chain(provenance).collect::<Headers>())
+    outgoing.with_headers(headers.into_iter().chain(provenance).collect::<Headers>())
 }
 
 /// Where a dead letter comes from, beside what its delivery says.
@@ -144,7 +161,10 @@ pub(super) struct Origin<'a> {
 }
 
 fn text(name: &'static str, value: &str) -> Header {
-    (Text::new_static(name), Some(Bytes::copy_from_slice(value.as_bytes())))
+    (
+        Text::new_static(name),
+        Some(Bytes::copy_from_slice(value.as_bytes())),
+    )
 }
 
 fn cut(reason: &str) -> &str {

@@ -12,13 +12,13 @@ use tracing::Instrument;
 
 use super::dead_letter::{DeadLetters, Held, Origin, letter};
 use super::job::{Job, Working};
-use super::lanes::Lanes;
+use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Counters, Counts, Shutdown, Source, backoff};
 use crate::config::{Ordering, SubscriptionConfig, Unhandled};
 use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Verdict};
 use crate::transport::{Delivery, Settlement, Subscriber};
-use crate::{Error, ErrorKind, Result, Text, Topic};
+use crate::{Error, ErrorKind, Text, Topic};
 
 /// How long a subscription that fails gives its running handlers.
 const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -77,6 +77,7 @@ struct Engine {
     settlements: Vec<Settlements>,
     dead_letters: Vec<DeadLetters>,
     calls: Vec<CallInfo>,
+    named_topics: Vec<Vec<Topic>>,
     /// The readers that do not read at the moment.
     readers: Vec<Reader>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
@@ -106,6 +107,7 @@ impl Engine {
             settlements: Vec::new(),
             dead_letters: Vec::new(),
             calls: Vec::new(),
+            named_topics: Vec::new(),
             readers: Vec::new(),
             reads: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
@@ -120,14 +122,21 @@ impl Engine {
         };
         for (index, source) in consumer.sources.into_iter().enumerate() {
             let token = engine.shutdown.token();
-            engine.calls.push(CallInfo::new(engine.name.clone(), source.transport.clone(), token));
-            engine.settlements.push(Settlements::new(index, source.subscriber.settler()));
+            engine.calls.push(CallInfo::new(
+                engine.name.clone(),
+                source.transport.clone(),
+                token,
+            ));
+            engine
+                .settlements
+                .push(Settlements::new(index, source.subscriber.settler()));
             engine.dead_letters.push(DeadLetters::new(
                 source.transport,
                 source.publisher,
                 source.admin,
             ));
             engine.readers.push(Reader::new(index, source.subscriber));
+            engine.named_topics.push(source.topics);
         }
         engine
     }
@@ -172,7 +181,8 @@ impl Engine {
         }
         let room = window - self.in_flight;
         for reader in self.readers.drain(..) {
-            self.reads.push(Box::pin(reader.read(room, self.shutdown.clone())));
+            self.reads
+                .push(Box::pin(reader.read(room, self.shutdown.clone())));
         }
     }
 
@@ -200,25 +210,49 @@ impl Engine {
         tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
-        let lane = match self.settings.ordering {
-            Ordering::Key => {
-                let topic = delivery.topic().name();
-                delivery.key().map(|key| self.lanes.lane(source, topic, key))
-            }
-            Ordering::None => None,
+        let lane = self.lane(source, &delivery);
+        let job = Job {
+            source,
+            lane,
+            attempt: delivery.attempt(),
+            delivery,
         };
-        let job = Job { source, lane, attempt: delivery.attempt(), delivery };
         if self.stopping {
             self.release(job);
-        } else if let Some(job) = self.lanes.enter(job) {
-            self.ready.push_back(job);
+        } else if self.is_own_dead_letter(&job) {
+            self.counters.unhandled(1);
+            self.settle(job, Settlement::Ack, "unhandled");
+        } else {
+            job.lane = lane;
+            self.ready.extend(self.lanes.enter(job));
         }
+    }
+
+    fn lane(&self, source: usize, delivery: &Delivery) -> Option<LaneId> {
+        match self.settings.ordering {
+            Ordering::Key => {
+                let topic = delivery.topic().name();
+                delivery
+                    .key()
+                    .map(|key| self.lanes.lane(source, topic, key))
+            }
+            Ordering::None => None,
+        }
+    }
+
+    /// Whether a topic that discovery found holds the subscription's own dead letters: handling
+    /// them would put them away again, and again.
+    fn is_own_dead_letter(&self, job: &Job) -> bool {
+        let topic = job.delivery.topic();
+        self.settings.dead_letter.covers(topic) && !self.named_topics[job.source].contains(topic)
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
     fn start_ready(&mut self, context: &mut Context<'_>) {
         while self.running.len() < self.settings.concurrency {
-            let Some(job) = self.ready.pop_front() else { return };
+            let Some(job) = self.ready.pop_front() else {
+                return;
+            };
             if !self.settlements[job.source].is_current(job.delivery.token()) {
                 self.release(job);
                 continue;
@@ -345,13 +379,12 @@ impl Engine {
     /// Publishes the job's dead letter and settles it then. Without a topic for dead letters the
     /// job is held and tried again: nothing is thrown away unasked.
     fn dead_letter(&mut self, job: Job, reason: &str) {
-        let Some(template) = &self.settings.dead_letter else {
+        let Some(topic) = self.settings.dead_letter.topic(job.delivery.topic()) else {
             let pause = self.settings.retry.max;
             tracing::error!(subscription = %self.name, topic = %job.delivery.topic(), reason,
                 "an event failed for good and the subscription has no dead letters: it is held");
             return self.pause(job, pause, reason);
         };
-        let topic = Topic::new(template.replace("{topic}", job.delivery.topic().name()));
         let letters = self.dead_letters[job.source].clone();
         let origin = Origin {
             transport: &letters.transport,
@@ -388,12 +421,17 @@ impl Engine {
 
     /// Ends a job and lets the next of its lane go on.
     fn settle(&mut self, job: Job, settlement: Settlement, outcome: &str) {
-        tracing::debug!(subscription = %self.name, topic = %job.delivery.topic(),
-            event_type = job.delivery.event().ok().map(crate::Event::event_type),
-            event_id = job.delivery.event().ok().map(crate::Event::id),
-            attempt = job.attempt, outcome, "settled");
-        self.settlements[job.source].push(job.delivery.token(), settlement);
-        if let Some(next) = self.lanes.leave(job.lane) {
+        let Job {
+            source,
+            lane,
+            attempt,
+            delivery,
+        } = job;
+        tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
+            event_type = delivery.event().ok().map(crate::Event::event_type),
+            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome, "settled");
+        self.settlements[source].push(delivery.token(), settlement);
+        if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);
         }
     }
@@ -447,8 +485,12 @@ impl Engine {
 
     /// Gives back what did not end in time, settles, and leaves the groups.
     async fn finish(mut self) -> Finished {
-        let running = std::mem::take(&mut self.running).into_iter().filter_map(Working::into_job);
-        let held = std::mem::take(&mut self.held).into_iter().filter_map(Working::into_job);
+        let running = std::mem::take(&mut self.running)
+            .into_iter()
+            .filter_map(Working::into_job);
+        let held = std::mem::take(&mut self.held)
+            .into_iter()
+            .filter_map(Working::into_job);
         for job in running.chain(held).collect::<Vec<_>>() {
             self.release(job);
         }
@@ -457,7 +499,10 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
-        let closing = self.readers.drain(..).map(|reader| reader.subscriber.close(deadline));
+        let closing = self
+            .readers
+            .drain(..)
+            .map(|reader| reader.subscriber.close(deadline));
         for closed in join_all(closing).await {
             self.error = self.error.or(closed.err());
         }
@@ -475,13 +520,18 @@ impl Engine {
         }
         loop {
             self.start_settles();
-            let Some(settled) = self.settles.next().await else { return };
+            let Some(settled) = self.settles.next().await else {
+                return;
+            };
             self.on_settled(settled);
         }
     }
 }
 
 fn missing_result() -> Error {
-    Error::new(ErrorKind::Transport, "the transport reported no result for a settlement")
-        .with_operation("settle")
+    Error::new(
+        ErrorKind::Transport,
+        "the transport reported no result for a settlement",
+    )
+    .with_operation("settle")
 }

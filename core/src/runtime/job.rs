@@ -30,7 +30,10 @@ pub(super) struct Working<T> {
 
 impl<T> Working<T> {
     pub(super) fn new(job: Job, future: BoxFuture<'static, T>) -> Self {
-        Self { job: Some(job), future }
+        Self {
+            job: Some(job),
+            future,
+        }
     }
 
     /// The job, if its work has not ended.
@@ -60,7 +63,10 @@ impl<T: FromPanic> Future for Working<T> {
             Ok(Poll::Ready(result)) => result,
             Err(panic) => T::from_panic(Failure::from_panic(&*panic)),
         };
-        let job = self.job.take().expect("a future is not polled after it was ready");
+        let job = self
+            .job
+            .take()
+            .expect("a future is not polled after it was ready");
         Poll::Ready((job, result))
     }
 }

@@ -1,5 +1,5 @@
-use std::collections::hash_map::{Entry, HashMap};
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use super::job::Job;
@@ -25,7 +25,9 @@ impl Lanes {
 
     /// Takes the job's lane and gives the job back, or keeps it until the lane is free.
     pub(super) fn enter(&mut self, job: Job) -> Option<Job> {
-        let Some(lane) = job.lane else { return Some(job) };
+        let Some(lane) = job.lane else {
+            return Some(job);
+        };
         match self.occupied.entry(lane) {
             Entry::Occupied(mut waiting) => {
                 waiting.get_mut().push_back(job);
@@ -48,8 +50,9 @@ impl Lanes {
         next
     }
 
-    /// Takes out all jobs that wait. Lanes at work stay occupied.
+    /// Takes out all jobs that wait, which then are in no lane. Lanes at work stay occupied.
     pub(super) fn drain_waiting(&mut self) -> impl Iterator<Item = Job> {
-        self.occupied.values_mut().flat_map(std::mem::take)
+        let waiting = self.occupied.values_mut().flat_map(std::mem::take);
+        waiting.map(|job| Job { lane: None, ..job })
     }
 }

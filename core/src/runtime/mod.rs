@@ -19,7 +19,7 @@ mod shutdown;
 mod source;
 
 pub use counters::{Counters, Counts};
+pub use dead_letter::provenance;
 pub use engine::{Consumer, Finished};
 pub use shutdown::Shutdown;
 pub use source::Source;
-

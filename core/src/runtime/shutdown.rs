@@ -30,7 +30,10 @@ impl Shutdown {
     pub fn request(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let reserve = (within / 10).min(Duration::from_secs(1));
-        self.times.get_or_init(|| Times { drain_until: deadline - reserve, deadline });
+        self.times.get_or_init(|| Times {
+            drain_until: deadline - reserve,
+            deadline,
+        });
         self.requested.cancel();
     }
 
@@ -54,7 +57,9 @@ impl Shutdown {
 
     /// By when everything must have ended. The present without a request.
     pub(super) fn deadline(&self) -> Instant {
-        self.times.get().map_or_else(Instant::now, |times| times.deadline)
+        self.times
+            .get()
+            .map_or_else(Instant::now, |times| times.deadline)
     }
 
     /// The same request as a token, for handlers.

@@ -8,7 +8,7 @@ use crate::transport::{
     AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
     Subscriber,
 };
-use crate::{Error, ErrorKind, Result, Text};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// How long one settle call may take before it counts as failed and is made again.
 const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -17,6 +17,8 @@ const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Source {
     /// The transport's name in the config.
     pub transport: Text,
+    /// The topics that were named. It may read others that discovery finds.
+    pub topics: Vec<Topic>,
     /// Reads.
     pub subscriber: DynSubscriber,
     /// Publishes dead letters.
@@ -27,7 +29,9 @@ pub struct Source {
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("transport", &self.transport).finish_non_exhaustive()
+        f.debug_struct("Source")
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,7 +52,11 @@ pub(super) enum Read {
 
 impl Reader {
     pub(super) fn new(source: usize, subscriber: DynSubscriber) -> Self {
-        Self { source, subscriber, failures: 0 }
+        Self {
+            source,
+            subscriber,
+            failures: 0,
+        }
     }
 
     /// Reads once, after a pause if the last read failed. Ends early when a stop is requested,
@@ -93,7 +101,13 @@ pub(super) struct Settled {
 
 impl Settlements {
     pub(super) fn new(source: usize, settler: DynSettler) -> Self {
-        Self { source, settler, waiting: Vec::new(), sending: false, failures: 0 }
+        Self {
+            source,
+            settler,
+            waiting: Vec::new(),
+            sending: false,
+            failures: 0,
+        }
     }
 
     pub(super) fn is_current(&self, token: AckToken) -> bool {
@@ -122,18 +136,29 @@ impl Settlements {
             }
             let results = timeout(SETTLE_TIMEOUT, settler.settle(&batch)).await;
             let results = results.unwrap_or_else(|_| batch.iter().map(|_| Err(late())).collect());
-            Settled { source, batch, results }
+            Settled {
+                source,
+                batch,
+                results,
+            }
         }))
     }
 
     /// Notes that the batch is back, and whether it is to be tried again after a pause.
     pub(super) fn sent(&mut self, again: bool) {
         self.sending = false;
-        self.failures = if again { self.failures.saturating_add(1) } else { 0 };
+        self.failures = if again {
+            self.failures.saturating_add(1)
+        } else {
+            0
+        };
     }
 }
 
 fn late() -> Error {
-    Error::new(ErrorKind::Timeout, format!("no answer within {SETTLE_TIMEOUT:?}"))
-        .with_operation("settle")
+    Error::new(
+        ErrorKind::Timeout,
+        format!("no answer within {SETTLE_TIMEOUT:?}"),
+    )
+    .with_operation("settle")
 }
