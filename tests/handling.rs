@@ -1,5 +1,6 @@
 //! What a subscription does with events, on the memory transport: which handler gets them, in
 //! what order, and what becomes of those that fail.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

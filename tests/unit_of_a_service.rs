@@ -1,4 +1,5 @@
 //! How a user tests a service: the same config file, every transport in memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
 
