@@ -285,6 +285,23 @@ fn a_map_finds_what_a_sorted_list_would() {
 }
 
 #[test]
+fn a_map_finds_every_pattern_that_covers_another() {
+    let patterns = small_patterns();
+    let mut map = PatternMap::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        map.insert(pattern.clone(), index).unwrap();
+    }
+    for narrow in &patterns {
+        let mut found: Vec<_> = map.covering(narrow).iter().map(|(_, i)| **i).collect();
+        found.sort_unstable();
+        let all = patterns.iter().enumerate();
+        let covering = all.filter(|(_, wide)| wide.covers(narrow));
+        let expected: Vec<_> = covering.map(|(index, _)| index).collect();
+        assert_eq!(found, expected, "{narrow}");
+    }
+}
+
+#[test]
 fn a_map_keeps_the_first_value_of_a_pattern() {
     let mut map = PatternMap::default();
     assert!(map.is_empty());

@@ -89,93 +89,97 @@ fn a_wrong_pattern_has_file_line_key_and_the_right_spelling() {
     }
 }
 
+/// Lines of a subscription and what a user reads behind their place.
+const WRONG_SUBSCRIPTIONS: &[(&str, &str)] = &[
+    ("concurrency = 0", "concurrency: must be at least 1"),
+    (
+        "concurrency = -1",
+        "concurrency: must be a whole number from 0 up, not `-1`",
+    ),
+    (
+        "concurrency = 'many'",
+        "concurrency: must be a whole number from 0 up, not `many`",
+    ),
+    (
+        "retry.max_attempts = 4294967296",
+        "retry.max_attempts: must be a whole number from 0 to 4294967295, not `4294967296`",
+    ),
+    (
+        "retry.max_attempts = 0",
+        "retry.max_attempts: must be at least 1",
+    ),
+    (
+        "retry.base = 'soon'",
+        "retry.base: `soon` is not a duration\
+             \n  write a number and a unit: `200ms`, `30s`, `5m`, `1h`, `7d`",
+    ),
+    (
+        "retry.base = 200",
+        "retry.base: must be a duration, as `\"30s\"`",
+    ),
+    ("retry = 5", "retry: must be a table, not `5`"),
+    (
+        "ordering = 'partition'",
+        "ordering: `partition` is unknown; known: key, none",
+    ),
+    (
+        "unhandled = 'dead-letter'",
+        "unhandled: `dead-letter` is unknown; known: ack, dead_letter, stop\
+             \n  did you mean `dead_letter`?",
+    ),
+    (
+        "start = 'yesterday'",
+        "start: `yesterday` is not a place to start from\
+             \n  write `beginning`, `now`, or a point in time as `2026-01-31T00:00:00Z`",
+    ),
+    (
+        "dead_letter = '{topic}'",
+        "dead_letter: `{topic}` is the topic that the events come from\
+             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
+    ),
+    (
+        "dead_letter = '{type}.dlq'",
+        "dead_letter: `{type}.dlq` has another placeholder than `{topic}`\
+             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
+    ),
+    (
+        "dead_letter = ''",
+        "dead_letter: is empty\
+             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
+    ),
+    (
+        "dead_letter = 7",
+        "dead_letter: must be a topic's name, as `\"{topic}.dlq\"`, or `false`, not `7`",
+    ),
+];
+
+/// Lines of the service and what a user reads behind their place.
+const WRONG_SERVICES: &[(&str, &str)] = &[
+    (
+        "max_event_size = 'big'",
+        "max_event_size: `big` is not a size\
+             \n  write a number of bytes, or a number and a unit: `64KiB`, `1MiB`",
+    ),
+    (
+        "max_event_size = -1",
+        "max_event_size: must be a number of bytes, as `\"1MiB\"` or `1048576`, not `-1`",
+    ),
+    (
+        "shutdown_deadline = '-1s'",
+        "shutdown_deadline: `-1s` is not a duration\
+             \n  write a number and a unit: `200ms`, `30s`, `5m`, `1h`, `7d`",
+    ),
+];
+
 #[test]
 fn a_wrong_value_says_what_it_must_be() {
-    let subscription = [
-        ("concurrency = 0", "concurrency: must be at least 1"),
-        (
-            "concurrency = -1",
-            "concurrency: must be a whole number from 0 up, not `-1`",
-        ),
-        (
-            "concurrency = 'many'",
-            "concurrency: must be a whole number from 0 up, not `many`",
-        ),
-        (
-            "retry.max_attempts = 4294967296",
-            "retry.max_attempts: must be a whole number from 0 to 4294967295, not `4294967296`",
-        ),
-        (
-            "retry.max_attempts = 0",
-            "retry.max_attempts: must be at least 1",
-        ),
-        (
-            "retry.base = 'soon'",
-            "retry.base: `soon` is not a duration\
-             \n  write a number and a unit: `200ms`, `30s`, `5m`, `1h`, `7d`",
-        ),
-        (
-            "retry.base = 200",
-            "retry.base: must be a duration, as `\"30s\"`",
-        ),
-        ("retry = 5", "retry: must be a table, not `5`"),
-        (
-            "ordering = 'partition'",
-            "ordering: `partition` is unknown; known: key, none",
-        ),
-        (
-            "unhandled = 'dead-letter'",
-            "unhandled: `dead-letter` is unknown; known: ack, dead_letter, stop\
-             \n  did you mean `dead_letter`?",
-        ),
-        (
-            "start = 'yesterday'",
-            "start: `yesterday` is not a place to start from\
-             \n  write `beginning`, `now`, or a point in time as `2026-01-31T00:00:00Z`",
-        ),
-        (
-            "dead_letter = '{topic}'",
-            "dead_letter: `{topic}` is the topic that the events come from\
-             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
-        ),
-        (
-            "dead_letter = '{type}.dlq'",
-            "dead_letter: `{type}.dlq` has another placeholder than `{topic}`\
-             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
-        ),
-        (
-            "dead_letter = ''",
-            "dead_letter: is empty\
-             \n  write a name as `{topic}.dlq`, or `false` for no dead letters",
-        ),
-        (
-            "dead_letter = 7",
-            "dead_letter: must be a topic's name, as `\"{topic}.dlq\"`, or `false`, not `7`",
-        ),
-    ];
-    for (line, expected) in subscription {
+    for (line, expected) in WRONG_SUBSCRIPTIONS {
         check(
             &format!("[subscriptions.a]\n{line}"),
             &format!("polybus.toml:4: subscriptions.a.{expected}"),
         );
     }
-    let service = [
-        (
-            "max_event_size = 'big'",
-            "max_event_size: `big` is not a size\
-             \n  write a number of bytes, or a number and a unit: `64KiB`, `1MiB`",
-        ),
-        (
-            "max_event_size = -1",
-            "max_event_size: must be a number of bytes, as `\"1MiB\"` or `1048576`, not `-1`",
-        ),
-        (
-            "shutdown_deadline = '-1s'",
-            "shutdown_deadline: `-1s` is not a duration\
-             \n  write a number and a unit: `200ms`, `30s`, `5m`, `1h`, `7d`",
-        ),
-    ];
-    for (line, expected) in service {
+    for (line, expected) in WRONG_SERVICES {
         check(line, &format!("polybus.toml:3: service.{expected}"));
     }
     check(
