@@ -69,6 +69,16 @@ impl<T> PatternMap<T> {
         entries.into_iter().map(|entry| self.entry(entry)).collect()
     }
 
+    /// Every pattern that covers another ([`Pattern::covers`]) with its value, the most specific
+    /// first.
+    pub fn covering(&self, pattern: &Pattern) -> Vec<(&Pattern, &T)> {
+        // What takes all types of a pattern takes its text as well: as a type, `+` and `*` are
+        // words that no literal is equal to.
+        let mut entries = self.find_all(pattern.as_str());
+        entries.retain(|(wide, _)| wide.covers(pattern));
+        entries
+    }
+
     /// Patterns and values in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = (&Pattern, &T)> {
         self.entries.iter().map(|(pattern, value)| (pattern, value))

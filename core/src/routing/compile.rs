@@ -22,7 +22,7 @@ impl RouteTable {
             .map(|(index, route)| self::route(index, route, config))
             .collect::<Result<Vec<_>>>()?;
         let by_pattern = by_pattern(&routes)?;
-        check_all_can_win(&routes)?;
+        check_all_can_win(&routes, &by_pattern)?;
         let default = config.routing.default.as_ref();
         Ok(Self {
             by_pattern,
@@ -143,19 +143,19 @@ fn by_pattern(routes: &[Route]) -> Result<PatternMap<usize>> {
 
 /// A route all of whose types go to a more specific one would be dead without a word, as
 /// `*.failed` is beside `+.*`.
-fn check_all_can_win(routes: &[Route]) -> Result<()> {
+fn check_all_can_win(routes: &[Route], by_pattern: &PatternMap<usize>) -> Result<()> {
     for (index, route, pattern) in with_patterns(routes) {
-        let mut others = with_patterns(routes).filter(|(other, ..)| *other != index);
-        let wins =
-            |other: &Pattern| other.cmp_specificity(pattern).is_lt() && other.covers(pattern);
-        if let Some((_, winner, wide)) = others.find(|(_, _, other)| wins(other)) {
-            let place = winner.origin.within_file();
-            let what = format!("no event ever takes `{pattern}`: `{wide}` ({place}) comes first");
-            return Err(route
-                .origin
-                .error(&format!("routes[{index}].pattern"), &what)
-                .with_note("segment by segment a literal comes before `+` before `*`"));
-        }
+        let mut others = by_pattern.covering(pattern).into_iter();
+        let Some((wide, winner)) = others.find(|(wide, _)| wide.cmp_specificity(pattern).is_lt())
+        else {
+            continue;
+        };
+        let place = routes[*winner].origin.within_file();
+        let what = format!("no event ever takes `{pattern}`: `{wide}` ({place}) comes first");
+        return Err(route
+            .origin
+            .error(&format!("routes[{index}].pattern"), &what)
+            .with_note("segment by segment a literal comes before `+` before `*`"));
     }
     Ok(())
 }

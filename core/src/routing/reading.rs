@@ -55,19 +55,13 @@ impl RouteTable {
     /// The routes that can carry a type which a pattern takes. A route can't if a more specific
     /// one takes all those types before it.
     fn routes_of(&self, interest: &Pattern) -> Vec<&Route> {
-        let takes_all = |route: &Route| {
-            let pattern = route.pattern.as_ref();
-            pattern.filter(|pattern| pattern.covers(interest)).cloned()
-        };
-        let takes_all: Vec<_> = self.routes.iter().filter_map(takes_all).collect();
+        let takes_all = self.by_pattern.covering(interest);
         let reachable = |route: &&Route| {
-            let comes_before = |other: &Pattern| match &route.pattern {
-                Some(pattern) => other.cmp_specificity(pattern).is_lt(),
-                None => true,
+            let Some(pattern) = &route.pattern else {
+                return takes_all.is_empty();
             };
-            let pattern = route.pattern.as_ref();
-            pattern.is_none_or(|pattern| pattern.intersects(interest))
-                && !takes_all.iter().any(comes_before)
+            let comes_before = |(other, _): &(&Pattern, _)| other.cmp_specificity(pattern).is_lt();
+            pattern.intersects(interest) && !takes_all.iter().any(comes_before)
         };
         let routes = self.routes.iter().chain(&self.default);
         routes.filter(reachable).collect()

@@ -42,7 +42,6 @@ fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config> {
 
 /// The error of a config, as a user reads it.
 #[track_caller]
-#[expect(dead_code, reason = "used by the tests that follow")]
 fn error(text: &str, variables: &[(&str, &str)]) -> String {
     let error = parse(text, variables).expect_err("the config is wrong");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
