@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 /// kind = "memory"
 /// max_events = 1_000_000
 /// max_bytes = "1GiB"
+/// keep_settled = 100_000
 /// delivery_deadline = "30s"
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -23,6 +24,9 @@ pub struct MemoryConfig {
     /// their headers), settled ones included: a number of bytes, or text as `"64MiB"`. At least
     /// 1. Default: 1 GiB.
     pub max_bytes: ByteSize,
+    /// How many events that every group has settled a topic keeps for groups to come; older
+    /// ones are dropped. Default: 100,000.
+    pub keep_settled: usize,
     /// How long publishing waits for room in a full topic, as `"30s"`. Default: 30 s.
     #[serde(deserialize_with = "duration")]
     pub delivery_deadline: Duration,
@@ -33,6 +37,7 @@ impl Default for MemoryConfig {
         Self {
             max_events: 1_000_000,
             max_bytes: ByteSize::gib(1),
+            keep_settled: 100_000,
             delivery_deadline: Duration::from_secs(30),
         }
     }
@@ -50,6 +55,13 @@ impl MemoryConfig {
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = ByteSize::b(max_bytes);
+        self
+    }
+
+    /// Sets how many events that every group has settled a topic keeps.
+    #[must_use]
+    pub fn keep_settled(mut self, keep_settled: usize) -> Self {
+        self.keep_settled = keep_settled;
         self
     }
 
@@ -95,16 +107,18 @@ mod tests {
         assert_eq!(config, MemoryConfig::default());
         assert_eq!(config.max_events, 1_000_000);
         assert_eq!(config.max_bytes.as_u64(), 1 << 30);
+        assert_eq!(config.keep_settled, 100_000);
         assert_eq!(config.delivery_deadline, Duration::from_secs(30));
     }
 
     #[test]
     fn settings_are_read_with_their_units() {
-        let config =
-            parse("max_events = 10\nmax_bytes = \"64KiB\"\ndelivery_deadline = \"200ms\"").unwrap();
+        let text = "max_events = 10\nmax_bytes = \"64KiB\"\nkeep_settled = 5\ndelivery_deadline = \"200ms\"";
+        let config = parse(text).unwrap();
         let expected = MemoryConfig::default()
             .max_events(10)
             .max_bytes(64 * 1024)
+            .keep_settled(5)
             .delivery_deadline(Duration::from_millis(200));
         assert_eq!(config, expected);
         assert_eq!(parse("max_bytes = 4096").unwrap().max_bytes.as_u64(), 4096);
@@ -116,6 +130,7 @@ mod tests {
             "max_event = 10",
             "max_events = -1",
             "max_bytes = \"many\"",
+            "keep_settled = \"all\"",
             "delivery_deadline = \"soon\"",
             "delivery_deadline = 30",
         ] {

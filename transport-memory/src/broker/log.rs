@@ -12,6 +12,8 @@ use polybus_core::{Event, Timestamp};
 pub(crate) struct Limits {
     pub(crate) events: usize,
     pub(crate) bytes: u64,
+    /// How many events that every group has settled.
+    pub(crate) settled: usize,
 }
 
 /// The hash of an event's key. Two keys with the same hash are treated as one, which costs
@@ -175,7 +177,12 @@ mod tests {
     }
 
     fn log(events: usize, bytes: u64) -> Log {
-        Log::new(Limits { events, bytes })
+        let settled = events;
+        Log::new(Limits {
+            events,
+            bytes,
+            settled,
+        })
     }
 
     fn at(second: i64) -> Timestamp {

@@ -3,9 +3,11 @@
 
 mod cursor;
 mod log;
+mod member;
 mod order;
 mod slots;
 mod state;
+mod topic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +57,7 @@ impl Broker {
         let limits = Limits {
             events: config.max_events,
             bytes: config.max_bytes.as_u64(),
+            settled: config.keep_settled,
         };
         Self {
             state: Mutex::new(State::new(limits)),

@@ -111,6 +111,11 @@ impl Order {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.free.is_empty() && self.reserved.is_empty()
+    }
+
     fn unreserve(&mut self, member: MemberId, head: u64) {
         if let Some(heads) = self.reserved.get_mut(&member) {
             heads.remove(&head);
@@ -239,6 +244,6 @@ mod tests {
         order.take(1, K, A);
         order.unhold(K);
         order.unhold(K);
-        assert!(order.keys.is_empty() && order.free.is_empty() && order.reserved.is_empty());
+        assert!(order.is_empty());
     }
 }

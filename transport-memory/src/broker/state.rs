@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 use super::cursor::{Cursor, Stale};
 use super::log::{Limits, Log, Record, Stored};
+use super::member::{Joined, Member};
+use super::topic::{GroupId, TopicId, TopicState};
 use super::{MemberId, Wakes};
 
 /// Everything a broker knows.
@@ -23,44 +25,12 @@ pub(crate) struct State {
     last_member: u32,
 }
 
-/// A topic's index, which is the `source` of its tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TopicId(u32);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct GroupId(usize);
-
-#[derive(Debug)]
-struct TopicState {
-    topic: Topic,
-    log: Log,
-    cursors: Vec<(GroupId, Cursor)>,
-}
-
 #[derive(Debug)]
 struct Group {
     name: Text,
     /// Topics that appear later and fit are the group's from their beginning, also while it has
     /// no member.
     patterns: Vec<TopicPattern>,
-}
-
-#[derive(Debug)]
-struct Member {
-    group: GroupId,
-    patterns: Vec<TopicPattern>,
-    joined: HashMap<TopicId, Joined>,
-    /// Topics that may have something for it, each once, longest looked at first.
-    ready: VecDeque<TopicId>,
-    /// It found nothing and waits.
-    idle: bool,
-    wake: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct Joined {
-    cursor: usize,
-    ready: bool,
 }
 
 /// How far the publishing of one event has come.
@@ -135,6 +105,7 @@ impl State {
             topic.log.append(record, now);
         }
         for id in appended {
+            self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
             self.signal_topic(id, wakes);
         }
         full.is_empty()
@@ -453,62 +424,9 @@ impl State {
     }
 }
 
-impl TopicId {
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl TopicState {
-    /// Trims what every group has settled until there is room. A topic that no group reads
-    /// yet keeps everything.
-    fn make_room(&mut self, size: u64, trimmed: &mut Vec<Record>) -> bool {
-        while !self.log.has_room(size) {
-            let settled = self.cursors.iter().map(|(_, cursor)| cursor.low()).min();
-            let Some(record) = self.log.trim_one(settled.unwrap_or(0)) else {
-                return false;
-            };
-            trimmed.push(record);
-        }
-        true
-    }
-
-    /// The index of a group's cursor, which is made if there is none.
-    fn cursor(&mut self, group: GroupId, start: Start) -> usize {
-        let known = self.cursors.iter().position(|(id, _)| *id == group);
-        known.unwrap_or_else(|| {
-            let start = match start {
-                Start::Now => self.log.end(),
-                Start::Time(time) => self.log.first_since(time),
-                _ => self.log.base(),
-            };
-            self.cursors.push((group, Cursor::new(start)));
-            self.cursors.len() - 1
-        })
-    }
-}
-
-impl Member {
-    fn signal(&mut self, topic: TopicId, wakes: &mut Wakes) {
-        let Some(joined) = self.joined.get_mut(&topic) else {
-            return;
-        };
-        if !joined.ready {
-            joined.ready = true;
-            self.ready.push_back(topic);
-        }
-        if std::mem::take(&mut self.idle) {
-            wakes.push(&self.wake);
-        }
-    }
-}
-
 /// Which delivery a token names, if it is one of the member's.
 fn delivery(member: MemberId, token: AckToken) -> Option<(u64, u32)> {
     let [offset, attempt] = token.id;
     let attempt = u32::try_from(attempt).ok()?;
     (token.epoch == member.0).then_some((offset, attempt))
 }
-
-#[cfg(test)]
-mod tests;
