@@ -113,7 +113,14 @@ impl Need {
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
-        let reason = || Unsupported::because(format!("the transport does not declare: {self}"));
+        let reason = || {
+            Unsupported::because(match self {
+                Self::NoStartAtTime | Self::NoCreatesTopics => {
+                    format!("the case is for transports {self}")
+                }
+                _ => format!("the transport does not declare: {self}"),
+            })
+        };
         fulfilled.then_some(()).ok_or_else(reason)
     }
 }
@@ -127,9 +134,9 @@ impl fmt::Display for Need {
             Self::DeliveryCount => f.write_str("delivery count"),
             Self::Release => f.write_str("release"),
             Self::StartAtTime => f.write_str("start at a time"),
-            Self::NoStartAtTime => f.write_str("no start at a time"),
+            Self::NoStartAtTime => f.write_str("that can't start at a time"),
             Self::CreatesTopics => f.write_str("creates topics"),
-            Self::NoCreatesTopics => f.write_str("no topics by themselves"),
+            Self::NoCreatesTopics => f.write_str("that do not create topics by themselves"),
             Self::Discovery => f.write_str("discovery"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),

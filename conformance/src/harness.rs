@@ -190,7 +190,8 @@ impl std::error::Error for Unsupported {}
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// How long one case may take. Over it the case fails and tells where it was. Default: 60 s.
+    /// How long one case may take; twice as long if it disrupts the server. Over it the case
+    /// fails and tells where it was. Default: 60 s.
     pub deadline: Duration,
     /// How long a case waits without any progress before it takes an event for lost. Longer than
     /// it takes another member to be given the events of a dead one. Default: 30 s.
@@ -206,6 +207,10 @@ pub struct Tuning {
     pub idle: Duration,
     /// How many events the cases of many events publish, at least 100. Default: 2,000.
     pub volume: usize,
+    /// The most events that a member takes from the server before its caller asks for them,
+    /// where [`Lag::pending`](polybus_core::transport::Lag::pending) shows them. Default: none,
+    /// which leaves this one bound unchecked.
+    pub read_ahead: Option<usize>,
     /// How many cases run at once, unless `--test-threads` says. Default: 4.
     pub parallel: usize,
 }
@@ -219,6 +224,7 @@ impl Default for Tuning {
             takeover_after: Duration::from_secs(1),
             idle: Duration::from_secs(3),
             volume: 2_000,
+            read_ahead: None,
             parallel: 4,
         }
     }
@@ -264,6 +270,13 @@ impl Tuning {
     #[must_use]
     pub fn volume(mut self, volume: usize) -> Self {
         self.volume = volume.max(100);
+        self
+    }
+
+    /// Sets [`read_ahead`](Self::read_ahead).
+    #[must_use]
+    pub fn read_ahead(mut self, read_ahead: usize) -> Self {
+        self.read_ahead = Some(read_ahead);
         self
     }
 

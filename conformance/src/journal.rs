@@ -19,6 +19,7 @@ const NAMED: usize = 8;
 /// The events that a group is to get, and those it got.
 pub(crate) struct Journal {
     expected: BTreeSet<String>,
+    allowed: BTreeSet<String>,
     state: Mutex<State>,
     complete: watch::Sender<bool>,
 }
@@ -54,8 +55,15 @@ impl Journal {
         Self {
             complete: watch::Sender::new(expected.is_empty()),
             expected,
+            allowed: BTreeSet::new(),
             state: Mutex::new(state),
         }
+    }
+
+    /// Events that may come and need not.
+    pub(crate) fn allowing(mut self, ids: impl IntoIterator<Item = String>) -> Self {
+        self.allowed.extend(ids);
+        self
     }
 
     /// Notes deliveries. One that is no event, or not an expected one, is a failure.
@@ -64,7 +72,7 @@ impl Journal {
         for delivery in batch {
             let event = event_of(delivery)?;
             ensure!(
-                self.expected.contains(event.id()),
+                self.expected.contains(event.id()) || self.allowed.contains(event.id()),
                 "`{}` came from `{}`, where nobody expects it",
                 event.id(),
                 delivery.topic()
@@ -82,6 +90,18 @@ impl Journal {
         if state.missing.is_empty() {
             self.complete.send_replace(true);
         }
+        Ok(())
+    }
+
+    /// Notes an event that came before the journal was made.
+    pub(crate) fn note_earlier(&self, id: &str) -> Check {
+        ensure!(
+            self.expected.contains(id) || self.allowed.contains(id),
+            "`{id}` came, and was rejected when it was published"
+        );
+        let mut state = self.lock();
+        state.missing.remove(id);
+        self.complete.send_replace(state.missing.is_empty());
         Ok(())
     }
 

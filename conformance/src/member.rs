@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use polybus_core::Event;
 use polybus_core::transport::{
     AckToken, Delivery, DynSettler, DynSubscriber, Settlement, Settler, Subscriber,
 };
+use polybus_core::{ErrorKind, Event};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::{Check, Failure, ensure};
@@ -116,7 +116,7 @@ impl Member {
 
     /// The next deliveries, or `None` once the journal is complete. Fails when nobody has
     /// made progress for as long as patience lasts.
-    async fn next_of(&mut self, journal: &Journal) -> Check<Option<Vec<Delivery>>> {
+    pub(crate) async fn next_of(&mut self, journal: &Journal) -> Check<Option<Vec<Delivery>>> {
         let patience = self.scene.tuning().patience;
         loop {
             let until = journal.last_progress() + patience;
@@ -152,6 +152,22 @@ impl Member {
                     "the delivery at {at} was not settled with {as_what:?}: {error:?}"
                 ))
             })?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what can be, amid faults: what fails with a stale or a retryable error
+    /// comes back.
+    pub(crate) async fn ack_if_possible(&mut self, deliveries: &[Delivery]) -> Check {
+        let tokens = deliveries.iter().map(Delivery::token);
+        let batch: Vec<_> = tokens.map(|token| (token, Settlement::Ack)).collect();
+        for result in self.try_settle(&batch).await? {
+            match result {
+                Err(error) if !error.retryable() && error.kind() != ErrorKind::Stale => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -122,7 +122,8 @@ impl Stage {
             self.seed,
         );
         let mut running = tokio::spawn(case.run(scene.clone()));
-        let deadline = scene.tuning().deadline;
+        let disrupted = if case.disrupts() { 2 } else { 1 };
+        let deadline = scene.tuning().deadline * disrupted;
         let outcome = match timeout(deadline, &mut running).await {
             Ok(ended) => ended.unwrap_or_else(|error| Err(panicked(error))),
             Err(_) => {

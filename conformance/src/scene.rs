@@ -252,20 +252,31 @@ impl Client {
     }
 }
 
-/// Polls until something holds, and fails with what was found last.
-pub(crate) async fn eventually<T, F>(scene: &Scene, what: &str, mut probe: F) -> Check<T>
-where
-    F: AsyncFnMut() -> Check<Result<T, String>>,
-{
-    let _step = scene.step(format_args!("waiting until {what}"));
-    let deadline = scene.patience();
-    loop {
-        match probe().await? {
-            Ok(value) => return Ok(value),
-            Err(found) if Instant::now() > deadline => {
-                return Err(Failure::new(format!("never: {what}; at last {found}")));
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+/// Asking again and again for something that can't be awaited, up to a deadline.
+pub(crate) struct Asking {
+    what: String,
+    deadline: Instant,
+    _step: Step,
+}
+
+impl Asking {
+    /// Until `what` holds.
+    pub(crate) fn until(scene: &Scene, what: impl Display) -> Self {
+        let what = what.to_string();
+        Self {
+            deadline: scene.patience(),
+            _step: scene.step(format_args!("waiting until {what}")),
+            what,
         }
+    }
+
+    /// It does not hold yet, and this was found instead.
+    pub(crate) async fn again(&mut self, found: String) -> Check {
+        if Instant::now() > self.deadline {
+            let what = &self.what;
+            return Err(Failure::new(format!("never: {what}; at last {found}")));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
     }
 }

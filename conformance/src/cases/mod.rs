@@ -1,6 +1,18 @@
 //! The cases, one module for each theme.
 
+mod admin;
+mod closing;
+mod content;
+mod crashes;
 mod delivery;
+mod faults;
+mod groups;
+mod order;
+mod pressure;
+mod publishing;
+mod settling;
+mod start;
+mod undecodable;
 
 use crate::case::Case;
 
@@ -28,6 +40,20 @@ use case;
 /// assert!(polybus_conformance::cases().count() >= 24);
 /// ```
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    const THEMES: &[&[Case]] = &[delivery::CASES];
+    const THEMES: &[&[Case]] = &[
+        delivery::CASES,
+        publishing::CASES,
+        closing::CASES,
+        content::CASES,
+        groups::CASES,
+        order::CASES,
+        start::CASES,
+        settling::CASES,
+        crashes::CASES,
+        undecodable::CASES,
+        pressure::CASES,
+        admin::CASES,
+        faults::CASES,
+    ];
     THEMES.iter().copied().flatten()
 }
