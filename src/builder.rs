@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -15,9 +15,16 @@ use crate::{Error, ErrorKind, Result, Text};
 /// Builds a [`Bus`].
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct BusBuilder {
-    config: Option<Config>,
+    config: Source,
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
+}
+
+/// Where the config comes from.
+enum Source {
+    None,
+    File(PathBuf),
+    Config(Box<Config>),
 }
 
 impl BusBuilder {
@@ -27,24 +34,21 @@ impl BusBuilder {
             .map(|factory| (factory.kind().to_owned(), factory))
             .collect();
         Self {
-            config: None,
+            config: Source::None,
             factories,
             in_memory: false,
         }
     }
 
-    /// Reads the config from a file.
-    ///
-    /// # Errors
-    ///
-    /// [`Config`](ErrorKind::Config) and its relatives with file, line and key.
-    pub fn config_file(self, path: impl AsRef<Path>) -> Result<Self> {
-        Ok(self.config(Config::from_file(path)?))
+    /// Reads the config from a file, when the bus is built.
+    pub fn config_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.config = Source::File(path.as_ref().to_owned());
+        self
     }
 
     /// Sets the config.
     pub fn config(mut self, config: Config) -> Self {
-        self.config = Some(config);
+        self.config = Source::Config(Box::new(config));
         self
     }
 
@@ -56,7 +60,8 @@ impl BusBuilder {
     }
 
     /// Runs every transport of the config in memory, each with a broker of its own, whatever its
-    /// `kind` and settings say. For tests: same file, same program, no server.
+    /// `kind` and settings say: variables that only those settings name need not be set. For
+    /// tests: same file, same program, no server.
     #[cfg(feature = "memory")]
     pub fn in_memory(mut self) -> Self {
         self.in_memory = true;
@@ -67,22 +72,25 @@ impl BusBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) without a config or for contradictions in it;
+    /// [`Config`](ErrorKind::Config) without a config, and for what is wrong in it with file, line
+    /// and key;
     /// [`UnknownTransport`](ErrorKind::UnknownTransport) for a `kind` that nobody registered;
     /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
     pub async fn build(self) -> Result<Bus> {
-        let config = self.config.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Config, "a bus needs a config")
-                .with_note("give it with `config_file` or `config`")
-        })?;
-        let routes = RouteTable::compile(config)?;
-        let connecting = config
-            .transports
-            .keys()
-            .map(|name| self.connect(config, name));
+        let config = match &self.config {
+            Source::File(path) if self.in_memory => Config::from_file_in_memory(path)?,
+            Source::File(path) => Config::from_file(path)?,
+            Source::Config(config) => (**config).clone(),
+            Source::None => {
+                return Err(Error::new(ErrorKind::Config, "a bus needs a config")
+                    .with_note("give it with `config_file` or `config`"));
+            }
+        };
+        let routes = RouteTable::compile(&config)?;
+        let connecting = config.transports.keys().map(|name| self.connect(&config, name));
         let transports = try_join_all(connecting).await?.into_iter().collect();
-        Ok(Bus::new(config.clone(), routes, transports))
+        Ok(Bus::new(config, routes, transports))
     }
 
     async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {

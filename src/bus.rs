@@ -52,7 +52,7 @@ impl Bus {
     /// in the file; [`Connect`](ErrorKind::Connect) naming the address if a server can't be reached
     /// within the transport's connect deadline.
     pub async fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().config_file(path)?.build().await
+        Self::builder().config_file(path).build().await
     }
 
     /// Starts a bus with more than a file: a transport of one's own, or everything in memory.
@@ -112,6 +112,7 @@ impl Bus {
     ///
     /// Dropped, the bus goes on.
     pub async fn run_until(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        self.warn_of_unused_settings();
         tokio::select! {
             () = shutdown => {}
             () = self.any_subscription_ended() => {}
@@ -212,6 +213,16 @@ impl Bus {
             }
         }
         Ok(())
+    }
+
+    /// A subscription in the config that no code starts is usually a misspelt name.
+    fn warn_of_unused_settings(&self) {
+        let running = self.subscriptions();
+        for name in self.inner.config.subscriptions.keys() {
+            if !running.iter().any(|task| task.name == *name) {
+                tracing::warn!(subscription = %name, "the config has settings for a subscription that does not run");
+            }
+        }
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

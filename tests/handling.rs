@@ -2,6 +2,7 @@
 //! what order, and what becomes of those that fail.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -141,51 +142,52 @@ async fn the_most_specific_handler_gets_the_event() {
     }
 }
 
+/// What runs side by side, and in what order it ended.
+#[derive(Clone, Default)]
+struct Watch {
+    order: Arc<Mutex<Vec<(String, usize)>>>,
+    running: Arc<Mutex<HashSet<String>>>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    async fn handle(&self, event: &Event) {
+        let key = event.key().unwrap().to_owned();
+        let running = {
+            let mut running = self.running.lock().unwrap();
+            assert!(running.insert(key.clone()), "two events of a key at once");
+            running.len()
+        };
+        self.most.fetch_max(running, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let number = polybus::Codec::decode(event).unwrap();
+        self.order.lock().unwrap().push((key.clone(), number));
+        self.running.lock().unwrap().remove(&key);
+    }
+
+    fn order_of(&self, key: &str) -> Vec<usize> {
+        let order = self.order.lock().unwrap();
+        order
+            .iter()
+            .filter(|(known, _)| known == key)
+            .map(|(_, number)| *number)
+            .collect()
+    }
+}
+
 #[tokio::test]
 async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
     const KEYS: usize = 20;
     const EVENTS: usize = 50;
-    #[derive(Clone, Default)]
-    struct Watch {
-        order: Arc<Mutex<Vec<(String, String)>>>,
-        running: Arc<Mutex<std::collections::HashSet<String>>>,
-        most: Arc<AtomicUsize>,
-    }
-    async fn handle(
-        State(watch): State<Watch>,
-        State(seen): State<Seen>,
-        RawEvent(event): RawEvent,
-    ) {
-        let key = event.key().unwrap().to_owned();
-        let running = {
-            let mut running = watch.running.lock().unwrap();
-            assert!(running.insert(key.clone()), "two events of a key at once");
-            running.len()
-        };
-        watch.most.fetch_max(running, Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        let data = String::from_utf8(event.data().unwrap().to_vec()).unwrap();
-        watch.order.lock().unwrap().push((key.clone(), data));
-        watch.running.lock().unwrap().remove(&key);
-        seen.note(key);
-    }
-    #[derive(Clone)]
-    struct Both(Watch, Seen);
-    impl polybus::FromRef<Both> for Watch {
-        fn from_ref(both: &Both) -> Self {
-            both.0.clone()
-        }
-    }
-    impl polybus::FromRef<Both> for Seen {
-        fn from_ref(both: &Both) -> Self {
-            both.1.clone()
-        }
+    async fn handle(State((watch, seen)): State<(Watch, Seen)>, RawEvent(event): RawEvent) {
+        watch.handle(&event).await;
+        seen.note("");
     }
     let (seen, mut notes) = Seen::new();
     let watch = Watch::default();
     let bus = bus("concurrency = 8").await;
     bus.subscribe("sub")
-        .state(Both(watch.clone(), seen))
+        .state((watch.clone(), seen))
         .on_any(handle)
         .start()
         .await
@@ -199,15 +201,11 @@ async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
     for _ in 0..KEYS * EVENTS {
         next(&mut notes).await;
     }
-    let order = watch.order.lock().unwrap();
     for key in 0..KEYS {
-        let key = format!("k{key}");
-        let of_key: Vec<_> = order.iter().filter(|(known, _)| *known == key).collect();
-        let numbers: Vec<usize> = of_key
-            .iter()
-            .map(|(_, data)| data.parse().unwrap())
-            .collect();
-        assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{key}");
+        assert_eq!(
+            watch.order_of(&format!("k{key}")),
+            (0..EVENTS).collect::<Vec<_>>()
+        );
     }
     let most = watch.most.load(Ordering::SeqCst);
     assert!(

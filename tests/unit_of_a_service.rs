@@ -63,7 +63,6 @@ async fn a_new_user_gets_one_mail_and_a_deal() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/polybus.toml");
     let bus = Bus::builder()
         .config_file(config)
-        .unwrap()
         .in_memory()
         .build()
         .await

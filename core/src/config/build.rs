@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::deserialize::deserialize;
 use super::fault::Shown;
 use super::model::RouteOrigins;
-use super::tree::{Node, Path};
+use super::tree::{Node, Path, Table, Value};
 use super::{
     Config, DefaultRoute, Origin, RouteConfig, RoutingConfig, Section, ServiceConfig,
     SubscriptionConfig, TransportSection,
@@ -19,8 +20,9 @@ use crate::{Pattern, Result, Text};
 #[serde(deny_unknown_fields)]
 struct Keys {
     service: ServiceConfig,
-    #[serde(default)]
-    transports: BTreeMap<Text, TransportKeys>,
+    /// Read apart, because its values may be secret and must not show in errors.
+    #[serde(default, rename = "transports")]
+    _transports: IgnoredAny,
     #[serde(default)]
     routing: RoutingKeys,
     #[serde(default)]
@@ -64,12 +66,33 @@ pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
     }
     Ok(Config {
         service: keys.service,
-        transports: transports(root, keys.transports),
+        transports: transports(root)?,
         routing: routing(root, keys.routing),
         routes: routes(root, keys.routes),
         subscriptions: keys.subscriptions,
         file: Some(file_name.into()),
     })
+}
+
+/// Puts every transport into memory: what its section says is not read.
+pub(super) fn replace_transports(root: &mut Node) {
+    let Value::Table(table) = &mut root.value else {
+        return;
+    };
+    let Some(Node {
+        value: Value::Table(transports),
+        ..
+    }) = table.child_mut("transports")
+    else {
+        return;
+    };
+    for (_, node) in transports.nodes_mut() {
+        if let Value::Table(section) = &mut node.value {
+            let kind = Value::String("memory".to_owned());
+            *section = Table::default();
+            section.push("kind", Node::new(kind, node.origin.clone()));
+        }
+    }
 }
 
 fn check_service(root: &Node, service: &ServiceConfig) -> Result<()> {
@@ -90,24 +113,26 @@ fn check_subscription(root: &Node, name: &str, subscription: &SubscriptionConfig
     Err(origin(root, &keys).error(&path(&keys), &what))
 }
 
-fn transports(
-    root: &Node,
-    transports: BTreeMap<Text, TransportKeys>,
-) -> BTreeMap<Text, TransportSection> {
-    let transports = transports.into_iter().map(|(name, keys)| {
-        let place = ["transports", name.as_str()];
-        let origin = origin(root, &place);
-        let table = place.iter().try_fold(root, |node, key| node.child(key));
-        let mut table = table.and_then(Node::as_table).cloned().unwrap_or_default();
+fn transports(root: &Node) -> Result<BTreeMap<Text, TransportSection>> {
+    const KEY: &str = "transports";
+    let Some(node) = root.child(KEY) else {
+        return Ok(BTreeMap::new());
+    };
+    let kinds: BTreeMap<Text, TransportKeys> = deserialize(node, Path::Start(KEY), Shown::Nothing)?;
+    let sections = kinds.into_iter().map(|(name, TransportKeys { kind })| {
+        let origin = origin(node, &[&name]);
+        let table = node.child(&name).and_then(Node::as_table);
+        let mut table = table.cloned().unwrap_or_default();
         table.remove("kind");
+        let section = Section::new(table, origin.clone(), path(&[KEY, &name]));
         let section = TransportSection {
-            kind: keys.kind,
-            section: Section::new(table, origin.clone(), path(&place)),
+            kind,
+            section,
             origin,
         };
         (name, section)
     });
-    transports.collect()
+    Ok(sections.collect())
 }
 
 fn routing(root: &Node, routing: RoutingKeys) -> RoutingConfig {

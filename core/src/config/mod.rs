@@ -99,14 +99,19 @@ impl Config {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the file can't be read, and as
     /// [`parse`](Self::parse).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let origin = Origin::file(&name.as_str().into(), 0);
-            let what = format!("the config file can't be read: {error}");
-            origin.error("", &what).with_source(error)
-        })?;
+        let (text, name) = read_file(path.as_ref())?;
         Self::parse(&text, &name)
+    }
+
+    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name,
+    /// and what its section says is not read, so that no variable in it need be set.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file).
+    pub fn from_file_in_memory(path: impl AsRef<Path>) -> Result<Self> {
+        let (text, name) = read_file(path.as_ref())?;
+        Self::parse_in_memory(&text, &name)
     }
 
     /// Reads TOML text and the environment of the process. Errors call the text `file_name`.
@@ -117,7 +122,17 @@ impl Config {
     /// advice: for text that is not TOML, an unknown or missing key, a wrong value, a malformed
     /// pattern, values that contradict each other, and a variable that is not set.
     pub fn parse(text: &str, file_name: &str) -> Result<Self> {
-        Self::read(text, file_name, &Environment::of_process())
+        read(text, file_name, &Environment::of_process(), |_| {})
+    }
+
+    /// Reads TOML text for a test, as [`from_file_in_memory`](Self::from_file_in_memory).
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_in_memory(text: &str, file_name: &str) -> Result<Self> {
+        let environment = Environment::of_process();
+        read(text, file_name, &environment, build::replace_transports)
     }
 
     /// Reads TOML text, with these environment variables instead of the process's.
@@ -130,18 +145,36 @@ impl Config {
         file_name: &str,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
-        Self::read(text, file_name, &Environment::new(variables))
+        read(text, file_name, &Environment::new(variables), |_| {})
     }
 
     /// The settings of the subscription of a name, the defaults if it has none.
     pub fn subscription(&self, name: &str) -> SubscriptionConfig {
         self.subscriptions.get(name).cloned().unwrap_or_default()
     }
+}
 
-    fn read(text: &str, file_name: &str, environment: &Environment) -> Result<Self> {
-        let mut root = toml::read(text, file_name)?;
-        environment.override_values(&mut root)?;
-        environment.substitute(&mut root, tree::Path::ROOT)?;
-        build::config(&root, file_name)
-    }
+/// The text of a file and what errors call it.
+fn read_file(path: &Path) -> Result<(String, String)> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let origin = Origin::file(&name.as_str().into(), 0);
+        let what = format!("the config file can't be read: {error}");
+        origin.error("", &what).with_source(error)
+    })?;
+    Ok((text, name))
+}
+
+/// `change` sees the tree after the variables over the file and before those within it.
+fn read(
+    text: &str,
+    file_name: &str,
+    environment: &Environment,
+    change: impl FnOnce(&mut tree::Node),
+) -> Result<Config> {
+    let mut root = toml::read(text, file_name)?;
+    environment.override_values(&mut root)?;
+    change(&mut root);
+    environment.substitute(&mut root, tree::Path::ROOT)?;
+    build::config(&root, file_name)
 }

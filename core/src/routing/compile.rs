@@ -31,7 +31,7 @@ impl RouteTable {
                 .transpose()?,
             routes,
             file: config.file.clone(),
-            remembered: RwLock::new(HashMap::new()),
+            remembered: RwLock::new(HashMap::default()),
         })
     }
 }

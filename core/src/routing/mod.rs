@@ -11,6 +11,8 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
+
 pub use explain::{Explanation, RouteMatch};
 pub use reading::Reading;
 
@@ -40,7 +42,7 @@ pub struct RouteTable {
     by_pattern: PatternMap<usize>,
     default: Option<Route>,
     file: Option<Text>,
-    remembered: RwLock<HashMap<Text, Arc<Resolved>>>,
+    remembered: RwLock<HashMap<Text, Arc<Resolved>, RandomState>>,
 }
 
 /// The way of an event type.

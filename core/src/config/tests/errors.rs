@@ -182,9 +182,15 @@ fn a_wrong_value_says_what_it_must_be() {
     for (line, expected) in WRONG_SERVICES {
         check(line, &format!("polybus.toml:3: service.{expected}"));
     }
+    for lines in ["transports.kafka = 'hunter2'", "transports = 'hunter2'"] {
+        let (path, _) = lines.split_once(" = ").unwrap();
+        let text = format!("{lines}\nservice.name = 's'");
+        let expected = format!("polybus.toml:1: {path}: must be a table, not this text");
+        assert_eq!(error(&text, &[]), expected);
+    }
     check(
-        "[transports]\nkafka = 'kafka'",
-        "polybus.toml:4: transports.kafka: must be a table, not `kafka`",
+        "[transports.kafka]\nkind = 7",
+        "polybus.toml:4: transports.kafka.kind: must be a string, not this number",
     );
     check(
         "[routes]\npattern = 'a'",

@@ -184,12 +184,32 @@ fn a_config_can_be_made_in_code() {
 }
 
 #[test]
+fn in_a_test_every_transport_is_in_memory_and_needs_no_variable() {
+    let text = BRIEF.replace("${REDIS_URL:-", "${POLYBUS_NOWHERE_SET}");
+    parse(&text, &[]).unwrap_err();
+    let config = Config::parse_in_memory(&text, "polybus.toml").unwrap();
+    let names: Vec<_> = config.transports.keys().collect();
+    assert_eq!(names, ["kafka", "redis"]);
+    for transport in config.transports.values() {
+        assert_eq!(transport.kind, "memory");
+        assert!(transport.section.is_empty());
+    }
+    assert_eq!(
+        config.transports["redis"].origin.to_string(),
+        "polybus.toml:4"
+    );
+    assert_eq!(config.routes.len(), 2);
+}
+
+#[test]
 fn a_file_is_read_and_named_in_errors() {
     let folder = std::env::temp_dir().join(format!("polybus-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("bus.toml");
     std::fs::write(&path, "[service]\nname = 's'\n").unwrap();
     assert_eq!(Config::from_file(&path).unwrap().service.name, "s");
+    let config = Config::from_file_in_memory(&path).unwrap();
+    assert_eq!(config.service.name, "s");
 
     std::fs::write(&path, "[service]\nname = 7\n").unwrap();
     let error = Config::from_file(&path).unwrap_err().to_string();
