@@ -88,7 +88,10 @@ impl BusBuilder {
             }
         };
         let routes = RouteTable::compile(&config)?;
-        let connecting = config.transports.keys().map(|name| self.connect(&config, name));
+        let connecting = config
+            .transports
+            .keys()
+            .map(|name| self.connect(&config, name));
         let transports = try_join_all(connecting).await?.into_iter().collect();
         Ok(Bus::new(config, routes, transports))
     }
