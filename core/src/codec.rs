@@ -73,7 +73,7 @@ impl Codec {
 
 /// `application/json`, `text/json` and everything with the suffix `+json`, parameters aside
 /// (CloudEvents JSON format, section 3.1).
-fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let Some((_, subtype)) = media_type.split_once('/') else {
         return false;

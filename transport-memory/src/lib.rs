@@ -1,1 +1,18 @@
-//! The memory transport of polybus.
+#![doc = include_str!("docs.md")]
+
+mod admin;
+mod broker;
+mod config;
+mod factory;
+mod publisher;
+mod settle;
+mod subscriber;
+mod transport;
+
+pub use admin::MemoryAdmin;
+pub use config::MemoryConfig;
+pub use factory::MemoryFactory;
+pub use publisher::MemoryPublisher;
+pub use settle::MemorySettler;
+pub use subscriber::MemorySubscriber;
+pub use transport::MemoryTransport;

@@ -1,0 +1,55 @@
+use polybus_core::transport::{Admin, Lag, TopicDescription, TopicSpec};
+use polybus_core::{Error, ErrorKind, Result, Topic};
+
+use crate::transport::Client;
+
+/// Manages the topics of a broker in memory. Partitions and replication are ignored: every topic
+/// has one partition.
+#[derive(Debug, Clone)]
+pub struct MemoryAdmin {
+    client: Client,
+}
+
+impl MemoryAdmin {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+impl Admin for MemoryAdmin {
+    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
+        self.client.broker.change(|state, wakes| {
+            for spec in topics {
+                state.ensure_topic(&Topic::new(spec.name.clone()), wakes);
+            }
+        });
+        Ok(())
+    }
+
+    async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
+        let state = self.client.broker.lock();
+        let describe = |topic: &Topic| {
+            let events = state.len(topic.name())?;
+            Some(TopicDescription::new(topic.name(), 1, events))
+        };
+        Ok(topics.iter().map(describe).collect())
+    }
+
+    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
+        let state = self.client.broker.lock();
+        let lag = |topic: &Topic| {
+            state.lag(group, topic.name()).ok_or_else(|| {
+                Error::new(ErrorKind::TopicNotFound, "the topic does not exist")
+                    .with_operation("lag")
+                    .with_transport(self.client.name.clone())
+                    .with_topic(topic.name())
+                    .with_note("it is made when it is first published to or subscribed to")
+            })
+        };
+        topics.iter().map(lag).collect()
+    }
+
+    async fn health(&self) -> Result<()> {
+        Ok(())
+    }
+}

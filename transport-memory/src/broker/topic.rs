@@ -1,0 +1,71 @@
+//! A topic: its log, and where each group stands on it.
+
+use polybus_core::Topic;
+use polybus_core::transport::Start;
+
+use super::cursor::Cursor;
+use super::log::{Log, Record};
+
+/// A topic's index, which is the `source` of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TopicId(pub(crate) u32);
+
+/// A group's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GroupId(pub(crate) usize);
+
+/// A topic's log and its groups.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) topic: Topic,
+    pub(crate) log: Log,
+    pub(crate) cursors: Vec<(GroupId, Cursor)>,
+}
+
+impl TopicId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl TopicState {
+    /// The offset before which every group has settled everything. A topic that no group reads
+    /// yet keeps everything for the first.
+    fn settled(&self) -> u64 {
+        let lows = self.cursors.iter().map(|(_, cursor)| cursor.low());
+        lows.min().unwrap_or(0)
+    }
+
+    /// Trims what every group has settled until there is room.
+    pub(crate) fn make_room(&mut self, size: u64, trimmed: &mut Vec<Record>) -> bool {
+        while !self.log.has_room(size) {
+            let Some(record) = self.log.trim_one(self.settled()) else {
+                return false;
+            };
+            trimmed.push(record);
+        }
+        true
+    }
+
+    /// Trims what every group has settled, but for the newest of it.
+    pub(crate) fn trim_settled(&mut self, keep: usize, trimmed: &mut Vec<Record>) {
+        let before = self.settled().saturating_sub(keep as u64);
+        while let Some(record) = self.log.trim_one(before) {
+            trimmed.push(record);
+        }
+    }
+
+    /// The index of a group's cursor, which is made if there is none.
+    pub(crate) fn cursor(&mut self, group: GroupId, start: Start) -> usize {
+        let known = self.cursors.iter().position(|(id, _)| *id == group);
+        known.unwrap_or_else(|| {
+            let start = match start {
+                Start::Now => self.log.end(),
+                Start::Time(time) => self.log.first_since(time),
+                _ => self.log.base(),
+            };
+            self.cursors.push((group, Cursor::new(start)));
+            self.cursors.len() - 1
+        })
+    }
+}
