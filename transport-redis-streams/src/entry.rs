@@ -1,9 +1,11 @@
 //! How an event stands in an entry of a stream.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use polybus_core::envelope::json;
-use polybus_core::transport::{Content, Headers, Outgoing, RawRecord};
-use polybus_core::{Error, ErrorKind, Event, Result, Text};
+use polybus_core::envelope::{headers, json};
+use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
+use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::{Cmd, Value};
 
@@ -85,21 +87,16 @@ pub(crate) struct Read {
 
 /// Reads the fields of an entry, whatever of the formats they have.
 pub(crate) fn read(fields: Vec<Value>) -> Read {
-    let mut entry = Fields::split(fields);
-    let content = match entry.event() {
-        Ok(event) => Ok(event),
-        Err(error) => {
-            return Read {
-                size: entry.size,
-                headers: Headers::new(),
-                content: Err((entry.into_record(), error)),
-            };
-        }
+    let entry = Fields::split(fields);
+    let size = entry.size;
+    let (content, headers) = match entry.event() {
+        Ok((event, headers)) => (Ok(event), headers),
+        Err(error) => (Err((entry.into_record(), error)), Headers::new()),
     };
     Read {
         content,
-        size: entry.size,
-        headers: entry.headers(),
+        headers,
+        size,
     }
 }
 
@@ -107,6 +104,7 @@ pub(crate) fn read(fields: Vec<Value>) -> Read {
 #[derive(Default)]
 struct Fields {
     attributes: Option<Bytes>,
+    key: Option<Bytes>,
     data: Option<Bytes>,
     others: Vec<(Bytes, Bytes)>,
     size: usize,
@@ -122,6 +120,7 @@ impl Fields {
             let slot = match &name[..] {
                 name if name == DATA.as_bytes() => &mut entry.data,
                 name if name == ATTRIBUTES.as_bytes() => &mut entry.attributes,
+                name if name == KEY.as_bytes() => &mut entry.key,
                 _ => {
                     entry.others.push((name, value));
                     continue;
@@ -135,10 +134,37 @@ impl Fields {
         entry
     }
 
-    fn event(&mut self) -> Result<Event> {
+    /// The event, and what stands beside it.
+    fn event(&self) -> Result<(Event, Headers)> {
         if let Some(attributes) = &self.attributes {
-            return json::read_attributes(attributes, self.data.clone());
+            let event = json::read_attributes(attributes, self.data.clone())?;
+            return Ok((event, self.headers()));
         }
+        // A name that is no text is no attribute's. It is shown, if not exactly.
+        let names = self
+            .others
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name));
+        let names: Vec<Cow<'_, str>> = names.collect();
+        if !names.iter().any(|name| is_binary(name)) {
+            return Ok((self.structured()?, self.headers()));
+        }
+        let values = self.others.iter().map(|(_, value)| Some(&value[..]));
+        let key = self
+            .key
+            .as_deref()
+            .and_then(|key| std::str::from_utf8(key).ok());
+        let fields = names.iter().map(AsRef::as_ref).zip(values);
+        let (event, others) = match headers::read(fields, key, self.data.clone())? {
+            headers::Message::Event(event, others) => (event, others),
+            headers::Message::Structured(_, others) => (self.structured()?, others),
+        };
+        let others = others.into_iter().map(|(name, value)| header(&name, value));
+        Ok((event, others.collect()))
+    }
+
+    /// The field `data` as a whole event.
+    fn structured(&self) -> Result<Event> {
         match &self.data {
             Some(data) => json::read_event(data),
             None => Err(Error::new(
@@ -148,19 +174,11 @@ impl Fields {
         }
     }
 
-    /// What stands beside the event.
-    fn headers(self) -> Headers {
-        let header = |(name, value): (Bytes, Bytes)| {
-            let name = String::from_utf8_lossy(&name);
-            if let Some(name) = name.strip_prefix(HEADER) {
-                (Text::from(name), Some(value))
-            } else if let Some(name) = name.strip_prefix(NULL_HEADER) {
-                (Text::from(name), None)
-            } else {
-                (Text::from(name), Some(value))
-            }
+    fn headers(&self) -> Headers {
+        let header = |(name, value): &(Bytes, Bytes)| {
+            header(&String::from_utf8_lossy(name), Some(value.clone()))
         };
-        self.others.into_iter().map(header).collect()
+        self.others.iter().map(header).collect()
     }
 
     /// The entry as a record that [`append_record`] writes again as it was.
@@ -174,12 +192,30 @@ impl Fields {
             match name.strip_prefix(NULL_HEADER) {
                 Some(DATA) => {}
                 Some(name) => record.headers.push(name, None),
-                None if name == KEY && record.key.is_none() => record.key = Some(value),
                 None => record.headers.push(name, Some(value)),
             }
         }
+        record.key = self.key;
         record.value = self.data;
         record
+    }
+}
+
+/// Whether a field's name is one of an event in binary mode.
+fn is_binary(name: &str) -> bool {
+    let prefix = name.get(..headers::PREFIX.len());
+    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(headers::PREFIX))
+        || name.eq_ignore_ascii_case(headers::CONTENT_TYPE)
+}
+
+/// The header that a field beside the event stands for.
+fn header(name: &str, value: Option<Bytes>) -> Header {
+    if let Some(name) = name.strip_prefix(HEADER) {
+        (name.into(), value)
+    } else if let Some(name) = name.strip_prefix(NULL_HEADER) {
+        (name.into(), None)
+    } else {
+        (name.into(), value)
     }
 }
 
@@ -191,3 +227,6 @@ fn into_bytes(value: Value) -> Bytes {
         _ => Bytes::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;
