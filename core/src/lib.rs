@@ -4,6 +4,8 @@
 //! transports, codecs and middleware:
 //!
 //! - [`Event`] is a CloudEvents 1.0 event; [`EventData`] ties a Rust type to its event types.
+//! - [`Config`](config::Config) is a config file, [`RouteTable`](routing::RouteTable) says where an
+//!   event type travels, by [`Pattern`]s.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`Error`] is the one error type.
 
@@ -12,6 +14,8 @@ pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
+pub mod pattern;
+pub mod routing;
 pub mod text;
 pub mod time;
 pub mod topic;
@@ -23,6 +27,7 @@ pub use error::{BoxError, Effect, Error, ErrorKind, Result};
 pub use event::{
     Event, EventBuilder, EventData, EventDefaults, ExtensionValue, IntoEvent, TypeInfo,
 };
+pub use pattern::Pattern;
 pub use text::Text;
 pub use time::Timestamp;
 pub use topic::Topic;

@@ -1,5 +1,180 @@
 //! The config file.
+//!
+//! ```toml
+//! [service]
+//! name = "deal-monitor"            # the source of events and the default group
+//!
+//! [transports.redis]
+//! kind = "redis-streams"
+//! url  = "${REDIS_URL:-redis://127.0.0.1:6379}"
+//!
+//! [[routes]]
+//! pattern   = "user.*"
+//! transport = "redis"
+//! topic     = "user-events"        # or a template: `events.{1}`
+//!
+//! [subscriptions.deal-watch]       # settings of the subscription of this name
+//! concurrency = 64
+//! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
+//! ```
+//!
+//! # The environment
+//!
+//! Within a text, `${VAR}` stands for the value of a variable and `${VAR:-default}` for a
+//! default where it is unset or empty; `$$` is a dollar sign. A number or a truth value may be
+//! given so as well: `concurrency = "${WORKERS}"`. A value can't bring structure with it.
+//!
+//! A variable `POLYBUS__section__key` overrides the key, or adds it. Its value is read as
+//! TOML and, where it is none, as text:
+//! `POLYBUS__subscriptions__deal-watch__concurrency=128`, `POLYBUS__routes__0__topic=users`. A
+//! key that the file has may be spelled in upper case, and with `_` for `-`.
 
+mod build;
+mod deserialize;
+mod environment;
+mod fault;
+pub mod fields;
+mod model;
+mod origin;
 mod section;
+mod subscription;
+mod toml;
+mod tree;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub(crate) use fault::nearest;
+pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
+pub use origin::Origin;
 pub use section::Section;
+pub use subscription::{
+    DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
+};
+
+use crate::{Result, Text};
+use environment::Environment;
+
+/// What a config file says.
+///
+/// Parsing checks syntax, keys and each value; [`RouteTable::compile`](crate::routing::RouteTable::compile)
+/// checks the routes against each other and against the transports.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Settings of the service.
+    pub service: ServiceConfig,
+    /// The transports by name.
+    pub transports: BTreeMap<Text, TransportSection>,
+    /// Settings of all routes.
+    pub routing: RoutingConfig,
+    /// The routes in the order of the file. The most specific pattern wins, not the first.
+    pub routes: Vec<RouteConfig>,
+    /// Settings of subscriptions by name. One that is not here has the defaults:
+    /// [`subscription`](Self::subscription).
+    pub subscriptions: BTreeMap<Text, SubscriptionConfig>,
+    pub(crate) file: Option<Text>,
+}
+
+impl Config {
+    /// A config without transports and routes, for making one in code.
+    pub fn new(service: impl Into<Text>) -> Self {
+        Self {
+            service: ServiceConfig::new(service),
+            transports: BTreeMap::new(),
+            routing: RoutingConfig::default(),
+            routes: Vec::new(),
+            subscriptions: BTreeMap::new(),
+            file: None,
+        }
+    }
+
+    /// Reads a TOML file and the environment of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the file can't be read, and as
+    /// [`parse`](Self::parse).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let (text, name) = read_file(path.as_ref())?;
+        Self::parse(&text, &name)
+    }
+
+    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name,
+    /// and what its section says is not read, so that no variable in it need be set.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file).
+    pub fn from_file_in_memory(path: impl AsRef<Path>) -> Result<Self> {
+        let (text, name) = read_file(path.as_ref())?;
+        Self::parse_in_memory(&text, &name)
+    }
+
+    /// Reads TOML text and the environment of the process. Errors call the text `file_name`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with file, line, the key's path and
+    /// advice: for text that is not TOML, an unknown or missing key, a wrong value, a malformed
+    /// pattern, values that contradict each other, and a variable that is not set.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self> {
+        read(text, file_name, &Environment::of_process(), |_| {})
+    }
+
+    /// Reads TOML text for a test, as [`from_file_in_memory`](Self::from_file_in_memory).
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_in_memory(text: &str, file_name: &str) -> Result<Self> {
+        let environment = Environment::of_process();
+        read(text, file_name, &environment, build::replace_transports)
+    }
+
+    /// Reads TOML text, with these environment variables instead of the process's.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_with<K: Into<String>, V: Into<String>>(
+        text: &str,
+        file_name: &str,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self> {
+        read(text, file_name, &Environment::new(variables), |_| {})
+    }
+
+    /// The settings of the subscription of a name, the defaults if it has none.
+    pub fn subscription(&self, name: &str) -> SubscriptionConfig {
+        self.subscriptions.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The text of a file and what errors call it.
+fn read_file(path: &Path) -> Result<(String, String)> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let origin = Origin::file(&name.as_str().into(), 0);
+        let what = format!("the config file can't be read: {error}");
+        origin.error("", &what).with_source(error)
+    })?;
+    Ok((text, name))
+}
+
+/// `change` sees the tree after the variables over the file and before those within it.
+fn read(
+    text: &str,
+    file_name: &str,
+    environment: &Environment,
+    change: impl FnOnce(&mut tree::Node),
+) -> Result<Config> {
+    let mut root = toml::read(text, file_name)?;
+    environment.override_values(&mut root)?;
+    change(&mut root);
+    environment.substitute(&mut root, tree::Path::ROOT)?;
+    build::config(&root, file_name)
+}

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Origin, Section, fields};
+use crate::{Pattern, Text};
+
+/// Settings of the service: `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ServiceConfig {
+    /// The service's name: the `source` of its events and the default consumer group. Not empty.
+    pub name: Text,
+    /// How long an orderly end may take. Default: 30 s.
+    #[serde(
+        default = "ServiceConfig::default_deadline",
+        deserialize_with = "fields::duration"
+    )]
+    pub shutdown_deadline: Duration,
+    /// The largest event that may be published, in bytes, its attributes included. Default:
+    /// 1 MiB.
+    #[serde(
+        default = "ServiceConfig::default_event_size",
+        deserialize_with = "fields::size"
+    )]
+    pub max_event_size: usize,
+}
+
+impl ServiceConfig {
+    /// The defaults under a name.
+    pub fn new(name: impl Into<Text>) -> Self {
+        Self {
+            name: name.into(),
+            shutdown_deadline: Self::default_deadline(),
+            max_event_size: Self::default_event_size(),
+        }
+    }
+
+    fn default_deadline() -> Duration {
+        Duration::from_secs(30)
+    }
+
+    fn default_event_size() -> usize {
+        1 << 20
+    }
+}
+
+/// A transport: `[transports.<name>]`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TransportSection {
+    /// The kind under which its factory is registered.
+    pub kind: Text,
+    /// The other settings, which the factory reads.
+    pub section: Section,
+    /// Where the transport was declared.
+    pub origin: Origin,
+}
+
+impl TransportSection {
+    /// A transport of a kind, declared in code.
+    pub fn new(kind: impl Into<Text>, section: Section) -> Self {
+        Self {
+            kind: kind.into(),
+            section,
+            origin: Origin::Code,
+        }
+    }
+}
+
+/// Settings of all routes: `[routing]`.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RoutingConfig {
+    /// Where an event goes that no route takes. Default: nowhere, publishing it is an error.
+    pub default: Option<DefaultRoute>,
+}
+
+/// Where an event goes that no route takes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DefaultRoute {
+    /// The transport's name.
+    pub transport: Text,
+    /// The topic's name or template, as in [`RouteConfig::topic`].
+    pub topic: Text,
+    pub(crate) origins: RouteOrigins,
+}
+
+impl DefaultRoute {
+    /// A default made in code.
+    pub fn new(transport: impl Into<Text>, topic: impl Into<Text>) -> Self {
+        Self {
+            transport: transport.into(),
+            topic: topic.into(),
+            origins: RouteOrigins::default(),
+        }
+    }
+}
+
+/// A route: `[[routes]]`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RouteConfig {
+    /// The event types that take the route. No two routes have the same pattern.
+    pub pattern: Pattern,
+    /// The name of the transport they travel on.
+    pub transport: Text,
+    /// The topic they travel in: a name, in which `{type}` stands for the event type and `{1}`,
+    /// `{2}` for its segments, counted from 1.
+    pub topic: Text,
+    pub(crate) origins: RouteOrigins,
+}
+
+impl RouteConfig {
+    /// A route made in code.
+    pub fn new(pattern: Pattern, transport: impl Into<Text>, topic: impl Into<Text>) -> Self {
+        Self {
+            pattern,
+            transport: transport.into(),
+            topic: topic.into(),
+            origins: RouteOrigins::default(),
+        }
+    }
+
+    /// Where the route's pattern was set.
+    pub fn origin(&self) -> &Origin {
+        &self.origins.pattern
+    }
+}
+
+/// Where the keys of a route were set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RouteOrigins {
+    pub(crate) pattern: Origin,
+    pub(crate) transport: Origin,
+    pub(crate) topic: Origin,
+}

@@ -1,0 +1,248 @@
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, Visitor};
+
+use super::fields;
+use crate::transport::Start;
+use crate::{Error, ErrorKind, Result, Text, Topic};
+
+/// Settings of a subscription: `[subscriptions.<name>]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SubscriptionConfig {
+    /// The consumer group. Default: the service's name.
+    pub group: Option<Text>,
+    /// How many events are handled at the same time, at least 1. Default: 64.
+    #[serde(deserialize_with = "fields::positive")]
+    pub concurrency: usize,
+    /// Which events wait for each other. Default: those of the same key.
+    pub ordering: Ordering,
+    /// Where a group starts that has no position yet: `"beginning"` (default), `"now"`, or a
+    /// point in time in RFC 3339.
+    #[serde(deserialize_with = "start")]
+    pub start: Start,
+    /// When a failed event is handled again.
+    pub retry: RetryConfig,
+    /// Where an event goes that failed for good: a topic's name in which `{topic}` stands for
+    /// the event's own topic, or `false` for nowhere. Default: `{topic}.dlq`.
+    pub dead_letter: DeadLetter,
+    /// What becomes of an event that no handler takes. Default: it is acknowledged and counted.
+    pub unhandled: Unhandled,
+    /// How many events may be received and not settled, at least `concurrency`: beyond it the
+    /// subscription stops reading. Default: 1024.
+    #[serde(deserialize_with = "fields::positive")]
+    pub max_in_flight: usize,
+    /// How long one event may stay unsettled before the transport may take the member for dead
+    /// and give its events to another, where it goes by time. Longer than any handler takes, its
+    /// retries included. Default: 60 s.
+    #[serde(deserialize_with = "fields::duration")]
+    pub takeover_after: Duration,
+}
+
+impl Default for SubscriptionConfig {
+    fn default() -> Self {
+        Self {
+            group: None,
+            concurrency: 64,
+            ordering: Ordering::default(),
+            start: Start::default(),
+            retry: RetryConfig::default(),
+            dead_letter: DeadLetter::default(),
+            unhandled: Unhandled::default(),
+            max_in_flight: 1024,
+            takeover_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl SubscriptionConfig {
+    /// The first key whose value contradicts another's, and how.
+    pub(super) fn contradiction(&self) -> Option<(&'static [&'static str], String)> {
+        if self.group.as_ref().is_some_and(Text::is_empty) {
+            return Some((&["group"], "is empty".to_owned()));
+        }
+        if self.max_in_flight < self.concurrency {
+            let (most, concurrency) = (self.max_in_flight, self.concurrency);
+            let what = format!("{concurrency} is over `max_in_flight`, which is {most}");
+            return Some((&["concurrency"], what));
+        }
+        if self.retry.base > self.retry.max {
+            let (base, max) = (self.retry.base, self.retry.max);
+            let what = format!("{base:?} is over `max`, which is {max:?}");
+            return Some((&["retry", "base"], what));
+        }
+        if self.takeover_after.is_zero() {
+            let what = "must be longer than any handler takes, so not zero";
+            return Some((&["takeover_after"], what.to_owned()));
+        }
+        None
+    }
+}
+
+/// Which events of a subscription wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ordering {
+    /// Events of one key are handled one after the other, in their order. The default.
+    #[default]
+    Key,
+    /// None do.
+    None,
+}
+
+/// What becomes of an event that no handler takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Unhandled {
+    /// It is acknowledged and counted. The default.
+    #[default]
+    Ack,
+    /// It goes to the dead letters.
+    DeadLetter,
+    /// It stops the subscription.
+    Stop,
+}
+
+/// When a failed event is handled again: after `base`, then after twice as long each time, up
+/// to `max`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RetryConfig {
+    /// How often an event is tried in all, at least 1. Default: 5.
+    #[serde(deserialize_with = "fields::positive")]
+    pub max_attempts: u32,
+    /// The pause after the first failure. Default: 200 ms.
+    #[serde(deserialize_with = "fields::duration")]
+    pub base: Duration,
+    /// The longest pause. Default: 30 s.
+    #[serde(deserialize_with = "fields::duration")]
+    pub max: Duration,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            base: Duration::from_millis(200),
+            max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Where events go that failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DeadLetter {
+    /// To a topic.
+    Topic(DeadLetterTopic),
+    /// Nowhere.
+    Off,
+}
+
+impl DeadLetter {
+    /// The topic for what failed in a topic, if there is one.
+    pub fn topic(&self, topic: &Topic) -> Option<Topic> {
+        match self {
+            Self::Topic(template) => Some(template.fill(topic)),
+            Self::Off => None,
+        }
+    }
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self::Topic(DeadLetterTopic(Text::new_static("{topic}.dlq")))
+    }
+}
+
+/// The name of a dead-letter topic, in which `{topic}` stands for the topic an event failed in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeadLetterTopic(Text);
+
+impl DeadLetterTopic {
+    const TOPIC: &'static str = "{topic}";
+
+    /// Reads a template.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for an empty one, a placeholder other than `{topic}`, and `{topic}`
+    /// alone, which would put dead letters where they came from.
+    pub fn parse(template: &str) -> Result<Self> {
+        let rest = template.replace(Self::TOPIC, "");
+        let wrong = if template.is_empty() {
+            "is empty".to_owned()
+        } else if rest.is_empty() {
+            format!("`{template}` is the topic that the events come from")
+        } else if rest.contains(['{', '}']) {
+            format!("`{template}` has another placeholder than `{{topic}}`")
+        } else {
+            return Ok(Self(template.into()));
+        };
+        Err(Error::new(ErrorKind::Config, wrong)
+            .with_note("write a name as `{topic}.dlq`, or `false` for no dead letters"))
+    }
+
+    /// The topic for what failed in `topic`.
+    pub fn fill(&self, topic: &Topic) -> Topic {
+        Topic::new(self.0.replace(Self::TOPIC, topic.name()))
+    }
+
+    /// The template as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for DeadLetter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DeadLetterVisitor)
+    }
+}
+
+struct DeadLetterVisitor;
+
+impl Visitor<'_> for DeadLetterVisitor {
+    type Value = DeadLetter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a topic's name, as `\"{topic}.dlq\"`, or `false`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<DeadLetter, E> {
+        match text {
+            // From `${VAR}`, which is always text.
+            "false" => Ok(DeadLetter::Off),
+            text => DeadLetterTopic::parse(text)
+                .map(DeadLetter::Topic)
+                .map_err(E::custom),
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<DeadLetter, E> {
+        if value {
+            Ok(DeadLetter::default())
+        } else {
+            Ok(DeadLetter::Off)
+        }
+    }
+}
+
+fn start<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
+    let text = Text::deserialize(deserializer)?;
+    match text.as_str() {
+        "beginning" => Ok(Start::Beginning),
+        "now" => Ok(Start::Now),
+        text => text.parse().map(Start::Time).map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is not a place to start from\n  write `beginning`, `now`, or a point in \
+                 time as `2026-01-31T00:00:00Z`"
+            ))
+        }),
+    }
+}
