@@ -64,11 +64,11 @@ impl KafkaAdmin {
                     None => error,
                 })
             }
-            Ok(Err(_)) => Err(self.origin.error(
-                operation,
-                ErrorKind::Closed,
-                "the runtime is shutting down",
-            )),
+            Ok(Err(_)) => {
+                Err(self
+                    .origin
+                    .error(operation, ErrorKind::Closed, "the runtime is shutting down"))
+            }
             Err(_) => Err(self.late(operation)),
         }
     }
@@ -177,7 +177,11 @@ fn new_topic(topic: &TopicSpec) -> NewTopic<'_> {
     // -1 is the broker's default, for both.
     let partitions = topic.partitions.map_or(-1, saturating);
     let replication = topic.replication.map_or(-1, i32::from);
-    NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(replication))
+    NewTopic::new(
+        &topic.name,
+        partitions,
+        TopicReplication::Fixed(replication),
+    )
 }
 
 fn saturating(number: u32) -> i32 {
@@ -215,7 +219,10 @@ fn describe(
     let partitions = all_of(topic.name(), count);
     let begins = asking.offsets(&partitions, Offset::Beginning, within)?;
     let ends = asking.offsets(&partitions, Offset::End, within)?;
-    let events = begins.iter().zip(&ends).map(|(begin, end)| between(*begin, *end));
+    let events = begins
+        .iter()
+        .zip(&ends)
+        .map(|(begin, end)| between(*begin, *end));
     Ok(Some(TopicDescription::new(
         topic.name(),
         count.unsigned_abs(),

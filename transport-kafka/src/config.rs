@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use polybus_core::time::parse_duration;
-use polybus_core::{Error, ErrorKind, Result, Text};
+use polybus_core::{Error, ErrorKind, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -28,7 +28,7 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// The name that the brokers' logs and quotas know this client by. Default: the name of the
     /// service.
-    pub client_id: Option<Text>,
+    pub client_id: Option<String>,
     /// How long to wait for the brokers when a transport, a publisher or a subscriber is made.
     /// Default: 10 s.
     #[serde(deserialize_with = "duration")]
@@ -304,7 +304,10 @@ mod tests {
         for (text, why) in [
             ("", "brokers"),
             ("brokers = [' ']", "brokers"),
-            ("brokers = ['a:1']\nsession_timeout = '0s'", "session_timeout"),
+            (
+                "brokers = ['a:1']\nsession_timeout = '0s'",
+                "session_timeout",
+            ),
             ("brokers = ['a:1']\nbuffer_events = 0", "buffer_events"),
         ] {
             let error = parse(text).unwrap().validate().unwrap_err();
@@ -317,6 +320,9 @@ mod tests {
     fn debug_hides_what_may_be_secret() {
         let config = KafkaConfig::new(["a:1"]).property("sasl.password", "hunter2");
         let text = format!("{config:?}");
-        assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
+        assert!(
+            text.contains("sasl.password") && !text.contains("hunter2"),
+            "{text}"
+        );
     }
 }

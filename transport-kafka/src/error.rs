@@ -12,15 +12,6 @@ pub(crate) struct Origin {
     brokers: Text,
 }
 
-/// What an error code of the client means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Meaning {
-    kind: ErrorKind,
-    /// Whether a record that failed with it may be stored all the same.
-    effect: Effect,
-    advice: Option<&'static str>,
-}
-
 impl Origin {
     pub(crate) fn new(transport: Text, brokers: impl Into<Text>) -> Self {
         Self {
@@ -47,15 +38,11 @@ impl Origin {
 
     /// An error code of the client.
     pub(crate) fn code(&self, operation: &'static str, code: RDKafkaErrorCode) -> Error {
-        let Meaning {
-            kind,
-            effect,
-            advice,
-        } = meaning(code);
+        let kind = kind_of(code);
         let error = self
             .error(operation, kind, code.to_string())
-            .with_effect(effect);
-        match advice {
+            .with_effect(effect_of(kind, code));
+        match advice_on(kind, code) {
             Some(advice) => error.with_note(advice),
             None => error,
         }
@@ -120,14 +107,14 @@ pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
 
 /// Whether a commit failed because the partition belongs to another member, or soon will.
 pub(crate) fn is_stale(code: RDKafkaErrorCode) -> bool {
-    meaning(code).kind == ErrorKind::Stale
+    kind_of(code) == ErrorKind::Stale
 }
 
-/// One line for each meaning. What is not named, codes of later brokers among it, may have
-/// taken effect and may go away.
-fn meaning(code: RDKafkaErrorCode) -> Meaning {
+/// The client's own codes. What is not named here is the broker's, or a failure of another
+/// kind.
+fn kind_of(code: RDKafkaErrorCode) -> ErrorKind {
     use RDKafkaErrorCode as C;
-    let (kind, effect, advice) = match code {
+    match code {
         C::BrokerTransportFailure
         | C::Resolve
         | C::AllBrokersDown
@@ -135,82 +122,45 @@ fn meaning(code: RDKafkaErrorCode) -> Meaning {
         | C::BrokerDestroy
         | C::DestroyBroker
         | C::UnknownBroker
-        | C::WaitingForCoordinator
-        | C::BrokerNotAvailable
+        | C::WaitingForCoordinator => ErrorKind::Connect,
+        C::MessageTimedOut | C::OperationTimedOut | C::TimedOutQueue => ErrorKind::Timeout,
+        C::UnknownTopic | C::UnknownPartition => ErrorKind::TopicNotFound,
+        C::Authentication => ErrorKind::Unauthorized,
+        C::QueueFull => ErrorKind::Full,
+        C::PurgeQueue | C::PurgeInflight => ErrorKind::Closed,
+        C::BadMessage => ErrorKind::InvalidEvent,
+        C::UnsupportedFeature | C::NotImplemented => ErrorKind::Unsupported,
+        C::InvalidArgument | C::NotConfigured => ErrorKind::Config,
+        C::AssignmentLost => ErrorKind::Stale,
+        code => broker_kind_of(code),
+    }
+}
+
+/// The codes of brokers. What is not named, codes of later brokers among it, is a failure that
+/// may go away.
+fn broker_kind_of(code: RDKafkaErrorCode) -> ErrorKind {
+    use RDKafkaErrorCode as C;
+    match code {
+        C::BrokerNotAvailable
         | C::NetworkException
         | C::CoordinatorLoadInProgress
         | C::CoordinatorNotAvailable
         | C::NotCoordinator
-        | C::RebootstrapRequired => (ErrorKind::Connect, Effect::Unknown, None),
-        C::MessageTimedOut => (
-            ErrorKind::Timeout,
-            Effect::Unknown,
-            Some("`delivery_deadline` passed; the event may have been stored"),
-        ),
-        C::OperationTimedOut | C::TimedOutQueue | C::RequestTimedOut => {
-            (ErrorKind::Timeout, Effect::Unknown, None)
+        | C::RebootstrapRequired => ErrorKind::Connect,
+        C::RequestTimedOut => ErrorKind::Timeout,
+        C::MessageSizeTooLarge | C::MessageBatchTooLarge | C::InvalidMessageSize => {
+            ErrorKind::TooLarge
         }
-        C::MessageSizeTooLarge | C::MessageBatchTooLarge | C::InvalidMessageSize => (
-            ErrorKind::TooLarge,
-            Effect::NotApplied,
-            Some("the broker's `message.max.bytes` or the topic's `max.message.bytes` sets the limit"),
-        ),
-        C::UnknownTopic | C::UnknownPartition | C::UnknownTopicOrPartition | C::UnknownTopicId => (
-            ErrorKind::TopicNotFound,
-            Effect::NotApplied,
-            Some("create it first, for example with `ensure_topics`"),
-        ),
-        C::InvalidTopic => (
-            ErrorKind::TopicNotFound,
-            Effect::NotApplied,
-            Some("a topic's name has letters, digits, `.`, `_` and `-`, at most 249 of them"),
-        ),
-        C::Authentication
-        | C::TopicAuthorizationFailed
-        | C::GroupAuthorizationFailed
-        | C::ClusterAuthorizationFailed
-        | C::TransactionalIdAuthorizationFailed
-        | C::DelegationTokenAuthorizationFailed
-        | C::DelegationTokenAuthDisabled
-        | C::DelegationTokenExpired
-        | C::DelegationTokenNotFound
-        | C::DelegationTokenOwnerMismatch
-        | C::DelegationTokenRequestNotAllowed
-        | C::SaslAuthenticationFailed
-        | C::UnsupportedSASLMechanism
-        | C::IllegalSASLState
-        | C::SecurityDisabled
-        | C::UnacceptableCredential
-        | C::PrincipalDeserializationFailure => (
-            ErrorKind::Unauthorized,
-            Effect::NotApplied,
-            Some("check the credentials and the ACLs of this principal"),
-        ),
-        C::QueueFull => (
-            ErrorKind::Full,
-            Effect::NotApplied,
-            Some("`publish_queue_events` and `publish_queue_bytes` set the size of the queue"),
-        ),
-        C::ThrottlingQuotaExceeded => (ErrorKind::Full, Effect::NotApplied, None),
-        C::PurgeQueue => (ErrorKind::Closed, Effect::NotApplied, None),
-        C::PurgeInflight => (ErrorKind::Closed, Effect::Unknown, None),
-        C::InvalidMessage | C::BadMessage | C::InvalidTimestamp => {
-            (ErrorKind::InvalidEvent, Effect::NotApplied, None)
+        C::UnknownTopicOrPartition | C::UnknownTopicId | C::InvalidTopic => {
+            ErrorKind::TopicNotFound
         }
-        C::InvalidRecord => (
-            ErrorKind::InvalidEvent,
-            Effect::NotApplied,
-            Some("a compacted topic takes no event without a key"),
-        ),
+        C::ThrottlingQuotaExceeded => ErrorKind::Full,
+        C::InvalidMessage | C::InvalidTimestamp | C::InvalidRecord => ErrorKind::InvalidEvent,
         C::UnsupportedVersion
-        | C::UnsupportedFeature
-        | C::NotImplemented
         | C::UnsupportedForMessageFormat
         | C::UnsupportedCompressionType
-        | C::UnsupportedAssignor => (ErrorKind::Unsupported, Effect::NotApplied, None),
-        C::InvalidArgument
-        | C::NotConfigured
-        | C::InvalidRequiredAcks
+        | C::UnsupportedAssignor => ErrorKind::Unsupported,
+        C::InvalidRequiredAcks
         | C::InconsistentGroupProtocol
         | C::InvalidGroupId
         | C::InvalidSessionTimeout
@@ -218,34 +168,83 @@ fn meaning(code: RDKafkaErrorCode) -> Meaning {
         | C::InvalidReplicationFactor
         | C::InvalidReplicaAssignment
         | C::InvalidConfig
-        | C::PolicyViolation => (ErrorKind::Config, Effect::NotApplied, None),
+        | C::PolicyViolation => ErrorKind::Config,
         C::IllegalGeneration
         | C::UnknownMemberId
         | C::RebalanceInProgress
-        | C::AssignmentLost
         | C::FencedInstanceId
         | C::FencedMemberEpoch
         | C::StaleMemberEpoch
-        | C::UnreleasedInstanceId => (ErrorKind::Stale, Effect::NotApplied, None),
-        C::OutOfOrderSequenceNumber
-        | C::DuplicateSequenceNumber
-        | C::InvalidProducerEpoch
-        | C::UnknownProducerId
-        | C::ProducerFenced
-        | C::Fenced
-        | C::Fatal
-        | C::GaplessGuarantee => (
-            ErrorKind::Transport,
-            Effect::Unknown,
-            Some("the order of sending was lost; the publisher goes on with a new session"),
-        ),
-        _ => (ErrorKind::Transport, Effect::Unknown, None),
-    };
-    Meaning {
-        kind,
-        effect,
-        advice,
+        | C::UnreleasedInstanceId => ErrorKind::Stale,
+        code if is_refusal(code) => ErrorKind::Unauthorized,
+        _ => ErrorKind::Transport,
     }
+}
+
+/// Who we are, or what we may do.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(
+        code,
+        C::TopicAuthorizationFailed
+            | C::GroupAuthorizationFailed
+            | C::ClusterAuthorizationFailed
+            | C::TransactionalIdAuthorizationFailed
+            | C::DelegationTokenAuthorizationFailed
+            | C::DelegationTokenAuthDisabled
+            | C::DelegationTokenExpired
+            | C::DelegationTokenNotFound
+            | C::DelegationTokenOwnerMismatch
+            | C::DelegationTokenRequestNotAllowed
+            | C::SaslAuthenticationFailed
+            | C::UnsupportedSASLMechanism
+            | C::IllegalSASLState
+            | C::SecurityDisabled
+            | C::UnacceptableCredential
+            | C::PrincipalDeserializationFailure
+    )
+}
+
+/// Whether a record that failed so may be stored all the same. It may unless the code says
+/// something of the record, the topic or the client that was so before anything was sent.
+fn effect_of(kind: ErrorKind, code: RDKafkaErrorCode) -> Effect {
+    match kind {
+        ErrorKind::TooLarge
+        | ErrorKind::TopicNotFound
+        | ErrorKind::Unauthorized
+        | ErrorKind::Full
+        | ErrorKind::InvalidEvent
+        | ErrorKind::Unsupported
+        | ErrorKind::Config
+        | ErrorKind::Stale => Effect::NotApplied,
+        ErrorKind::Closed if code == RDKafkaErrorCode::PurgeQueue => Effect::NotApplied,
+        _ => Effect::Unknown,
+    }
+}
+
+fn advice_on(kind: ErrorKind, code: RDKafkaErrorCode) -> Option<&'static str> {
+    use RDKafkaErrorCode as C;
+    let advice = match (code, kind) {
+        (C::MessageTimedOut, _) => "`delivery_deadline` passed; the event may have been stored",
+        (C::InvalidTopic, _) => {
+            "a topic's name has letters, digits, `.`, `_` and `-`, at most 249 of them"
+        }
+        (C::InvalidRecord, _) => "a compacted topic takes no event without a key",
+        (C::QueueFull, _) => {
+            "`publish_queue_events` and `publish_queue_bytes` set the size of the queue"
+        }
+        (
+            C::OutOfOrderSequenceNumber | C::UnknownProducerId | C::Fatal | C::GaplessGuarantee,
+            _,
+        ) => "the order of sending was lost; the publisher goes on with a new session",
+        (_, ErrorKind::TooLarge) => {
+            "the broker's `message.max.bytes` or the topic's `max.message.bytes` sets the limit"
+        }
+        (_, ErrorKind::TopicNotFound) => "create it first, for example with `ensure_topics`",
+        (_, ErrorKind::Unauthorized) => "check the credentials and the ACLs of this principal",
+        _ => return None,
+    };
+    Some(advice)
 }
 
 #[cfg(test)]

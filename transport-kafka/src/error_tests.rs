@@ -28,8 +28,14 @@ const REJECTED: [(C, ErrorKind); 49] = [
     (C::TopicAuthorizationFailed, ErrorKind::Unauthorized),
     (C::GroupAuthorizationFailed, ErrorKind::Unauthorized),
     (C::ClusterAuthorizationFailed, ErrorKind::Unauthorized),
-    (C::TransactionalIdAuthorizationFailed, ErrorKind::Unauthorized),
-    (C::DelegationTokenAuthorizationFailed, ErrorKind::Unauthorized),
+    (
+        C::TransactionalIdAuthorizationFailed,
+        ErrorKind::Unauthorized,
+    ),
+    (
+        C::DelegationTokenAuthorizationFailed,
+        ErrorKind::Unauthorized,
+    ),
     (C::DelegationTokenAuthDisabled, ErrorKind::Unauthorized),
     (C::DelegationTokenExpired, ErrorKind::Unauthorized),
     (C::DelegationTokenNotFound, ErrorKind::Unauthorized),
@@ -70,7 +76,11 @@ const REJECTED: [(C, ErrorKind); 49] = [
 #[test]
 fn every_code_is_rejected_only_if_it_is_certain() {
     let stale = codes().into_iter().filter(|code| is_stale(*code));
-    assert_eq!(stale.count(), 8, "codes of a commit, which never end a publish");
+    assert_eq!(
+        stale.count(),
+        8,
+        "codes of a commit, which never end a publish"
+    );
     for code in codes() {
         let expected = REJECTED.iter().find(|(known, _)| *known == code);
         let outcome = origin().undelivered("deals", code, false);
@@ -127,7 +137,9 @@ fn what_the_client_did_not_take_is_rejected_whatever_the_code() {
 
 #[test]
 fn an_error_says_where_it_happened_and_what_to_do() {
-    let error = origin().code("publish", C::UnknownTopic).with_topic("deals");
+    let error = origin()
+        .code("publish", C::UnknownTopic)
+        .with_topic("deals");
     let text = error.to_string();
     for part in ["publish", "orders", "deals", "ensure_topics"] {
         assert!(text.contains(part), "{text}");
@@ -144,5 +156,8 @@ fn a_refused_property_is_named_without_its_value() {
     let error = origin().client("connect", refused);
     let text = format!("{error:?}");
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(text.contains("sasl.mechanism.typo") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains("sasl.mechanism.typo") && !text.contains("hunter2"),
+        "{text}"
+    );
 }

@@ -43,19 +43,15 @@ impl KafkaTransport {
     }
 
     /// Reaches a cluster under a name, for a service.
-    pub(crate) async fn connect_as(
-        name: Text,
-        service: Text,
-        config: KafkaConfig,
-    ) -> Result<Self> {
+    pub(crate) async fn connect_as(name: Text, service: Text, config: KafkaConfig) -> Result<Self> {
         let origin = Origin::new(name, config.brokers());
         config
             .validate()
             .map_err(|error| origin.error("connect", ErrorKind::Config, error.message()))?;
-        let client_id = config.client_id.clone().unwrap_or(service);
+        let client_id = config.client_id.as_deref().map_or(service, Text::from);
         let config = Arc::new(config);
-        let asking = Asking::new(&config, &client_id)
-            .map_err(|error| origin.client("connect", error))?;
+        let asking =
+            Asking::new(&config, &client_id).map_err(|error| origin.client("connect", error))?;
         let asking = Arc::new(asking);
         let (asked, within) = (Arc::clone(&asking), config.connect_deadline);
         match spawn_blocking(move || asked.reach(within)).await {
@@ -73,11 +69,9 @@ impl KafkaTransport {
                     None => error,
                 })
             }
-            Err(_) => Err(origin.error(
-                "connect",
-                ErrorKind::Closed,
-                "the runtime is shutting down",
-            )),
+            Err(_) => {
+                Err(origin.error("connect", ErrorKind::Closed, "the runtime is shutting down"))
+            }
         }
     }
 }

@@ -171,7 +171,12 @@ impl KafkaPublisher {
         }
     }
 
-    fn reject_rest(&self, batch: &[Outgoing], ticket: &mut Ticket, why: impl Fn() -> polybus_core::Error) {
+    fn reject_rest(
+        &self,
+        batch: &[Outgoing],
+        ticket: &mut Ticket,
+        why: impl Fn() -> polybus_core::Error,
+    ) {
         for outgoing in &batch[ticket.passed_on()..] {
             let error = why().with_topic(outgoing.topic.name());
             ticket.settle(Outcome::Rejected(error));
@@ -257,14 +262,14 @@ fn try_send<'a>(producer: &Producer, record: Record<'a>) -> Result<(), Refusal<'
     if producer.is_fatal() {
         return Err(Refusal::Fatal(record));
     }
-    producer.send(record).map_err(|(error, record)| {
-        match code_of(&error) {
+    producer
+        .send(record)
+        .map_err(|(error, record)| match code_of(&error) {
             Some(RDKafkaErrorCode::QueueFull) => Refusal::Full(record),
             Some(RDKafkaErrorCode::Fatal) => Refusal::Fatal(record),
             Some(RDKafkaErrorCode::UnknownTopic) => Refusal::UnknownTopic(record),
             _ => Refusal::Other(error),
-        }
-    })
+        })
 }
 
 fn code(code: RDKafkaErrorCode) -> KafkaError {

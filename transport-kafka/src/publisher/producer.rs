@@ -77,6 +77,10 @@ impl Producer {
     }
 
     /// Hands a record to the client, or gives it back with the reason.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a record that is given back is tried again as it is"
+    )]
     pub(super) fn send<'a>(&self, record: Record<'a>) -> Result<(), (KafkaError, Record<'a>)> {
         self.client().send(record)
     }
