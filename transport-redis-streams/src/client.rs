@@ -141,21 +141,28 @@ impl Client {
     /// Checks that the server is one we can use and serves. `PING` is refused while the server
     /// loads its data, which the others are not.
     async fn greet(&self, connection: &Connection) -> Result<()> {
-        let mut pipeline = Pipeline::with_capacity(3);
-        pipeline.cmd("HELLO");
-        pipeline
-            .cmd("CLIENT")
-            .arg("SETNAME")
-            .arg(self.name.as_str());
+        // `open` ends it earlier, as an attempt that took too long.
+        let deadline = Instant::now() + 2 * self.connect_deadline;
+        let failed = |failure| self.origin.error(failure, "connect");
+        let mut command = Cmd::new();
+        command.arg("HELLO");
+        let hello = connection.call(&command, deadline).await.map_err(failed)?;
+        self.check_version(&hello)?;
+        let mut pipeline = Pipeline::with_capacity(2);
+        let name = self.name.as_str();
+        pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
         pipeline.cmd("PING");
-        // Bounded by `open`.
-        let replies = connection
-            .pipeline(&pipeline, Instant::now() + self.connect_deadline)
-            .await
-            .map_err(|failure| self.origin.error(failure, "connect"))?;
-        let mut replies = replies.into_iter();
-        let hello = self.check(replies.next())?;
-        let version = reply::field(&hello, "version").and_then(reply::text);
+        let replies = connection.pipeline(&pipeline, deadline).await;
+        for reply in replies.map_err(failed)? {
+            if let Value::ServerError(error) = reply {
+                return Err(failed(Failure::Server(error)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_version(&self, hello: &Value) -> Result<()> {
+        let version = reply::field(hello, "version").and_then(reply::text);
         let major = version
             .as_deref()
             .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
@@ -172,19 +179,7 @@ impl Client {
                 )
                 .with_operation("connect"));
         }
-        self.check(replies.next())?;
-        self.check(replies.next())?;
         Ok(())
-    }
-
-    fn check(&self, reply: Option<Value>) -> Result<Value> {
-        match reply {
-            Some(Value::ServerError(error)) => {
-                Err(self.origin.error(Failure::Server(error), "connect"))
-            }
-            Some(reply) => Ok(reply),
-            None => Err(self.origin.malformed("connect")),
-        }
     }
 
     fn failed_to_connect(&self, error: std::io::Error) -> Error {

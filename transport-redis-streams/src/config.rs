@@ -1,10 +1,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use polybus_core::time::parse_duration;
+use polybus_core::config::fields;
 use polybus_core::{Error, ErrorKind, Result, Text};
-use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, de};
+use serde::Deserialize;
 
 /// The settings of a Redis Streams transport: the keys of its section in the config, and the
 /// fields for code.
@@ -29,18 +28,18 @@ pub struct RedisConfig {
     pub url: String,
     /// How long making a connection may take: name look-up, TCP, login. Also how long a call
     /// that finds the connection lost tries to get a new one. Default: 5 s.
-    #[serde(default = "connect_deadline", deserialize_with = "duration")]
+    #[serde(default = "connect_deadline", deserialize_with = "fields::duration")]
     pub connect_deadline: Duration,
     /// How long a publish may take; what has no answer by then is
     /// [`Unknown`](polybus_core::transport::Outcome::Unknown). Default: 30 s.
-    #[serde(default = "delivery_deadline", deserialize_with = "duration")]
+    #[serde(default = "delivery_deadline", deserialize_with = "fields::duration")]
     pub delivery_deadline: Duration,
     /// How long any other command may take: settling, claiming, managing. Default: 10 s.
-    #[serde(default = "operation_deadline", deserialize_with = "duration")]
+    #[serde(default = "operation_deadline", deserialize_with = "fields::duration")]
     pub operation_deadline: Duration,
     /// How long one read waits on the server for new entries before it is asked again. An entry
     /// that comes meanwhile is delivered at once. Default: 2 s.
-    #[serde(default = "block", deserialize_with = "duration")]
+    #[serde(default = "block", deserialize_with = "fields::duration")]
     pub block: Duration,
     /// How many entries one read takes at most from each stream. Fewer are asked for where
     /// entries are so large that they would not fit into `read_ahead_bytes`. 1 to 100,000.
@@ -52,28 +51,32 @@ pub struct RedisConfig {
     #[serde(default = "read_ahead")]
     pub read_ahead: usize,
     /// How many bytes of deliveries may wait in memory for the application; works as
-    /// `read_ahead` does. At least 1. Default: 33,554,432 (32 MiB).
-    #[serde(default = "read_ahead_bytes")]
+    /// `read_ahead` does. A number, or text as `"32MiB"`. At least 1. Default: 32 MiB.
+    #[serde(default = "read_ahead_bytes", deserialize_with = "fields::size")]
     pub read_ahead_bytes: usize,
     /// How often a member looks for entries that dead members left, in walks over all pending
     /// entries of the group. Never rarer than half of
     /// [`takeover_after`](polybus_core::transport::Subscription::takeover_after). Default: 5 s.
-    #[serde(default = "claim_interval", deserialize_with = "duration")]
+    #[serde(default = "claim_interval", deserialize_with = "fields::duration")]
     pub claim_interval: Duration,
     /// How often a subscription with patterns looks for new streams by `SCAN`. Default: never
     /// again after it started.
-    #[serde(default, deserialize_with = "some_duration")]
+    #[serde(default, deserialize_with = "fields::optional_duration")]
     pub discovery_interval: Option<Duration>,
-    /// After what time without a sign of life a member that has nothing pending is removed from
-    /// its group. Default: 1 h.
-    #[serde(default = "remove_members_after", deserialize_with = "duration")]
+    /// After what time in which it received nothing a member that has nothing pending is removed
+    /// from the list of its group's members. A living one is in it again with its next event.
+    /// Default: 1 h.
+    #[serde(
+        default = "remove_members_after",
+        deserialize_with = "fields::duration"
+    )]
     pub remove_members_after: Duration,
     /// The name of this process as a member of its groups, for subscriptions that name none.
     /// Two processes, or two subscriptions of one group, must not have the same. A process that
     /// comes back under its old name gets what it had not settled at once. Default: made up from
     /// the service, the host and the process, and unique.
     #[serde(default)]
-    pub member: Option<String>,
+    pub member: Option<Text>,
     /// The transport's name, which errors and logs carry. Set from the config's
     /// `[transports.<name>]`. Default: `redis-streams`.
     #[serde(skip, default = "name")]
@@ -104,8 +107,8 @@ impl RedisConfig {
         }
     }
 
-    /// Refuses what can't work.
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// The first key that can't work, and why.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, &'static str)> {
         let durations = [
             ("connect_deadline", self.connect_deadline),
             ("delivery_deadline", self.delivery_deadline),
@@ -120,22 +123,22 @@ impl RedisConfig {
         ];
         for (key, duration) in durations {
             if duration < Duration::from_millis(1) {
-                return Err(self.wrong(key, "must be at least 1 ms"));
+                return Err((key, "must be at least 1 ms"));
             }
         }
         if !(1..=100_000).contains(&self.count) {
-            return Err(self.wrong("count", "must be from 1 to 100,000"));
+            return Err(("count", "must be from 1 to 100,000"));
         }
         for (key, number) in [
             ("read_ahead", self.read_ahead),
             ("read_ahead_bytes", self.read_ahead_bytes),
         ] {
             if number == 0 {
-                return Err(self.wrong(key, "must be at least 1"));
+                return Err((key, "must be at least 1"));
             }
         }
-        if self.member.as_ref().is_some_and(String::is_empty) {
-            return Err(self.wrong("member", "must not be empty"));
+        if self.member.as_ref().is_some_and(Text::is_empty) {
+            return Err(("member", "must not be empty"));
         }
         Ok(())
     }
@@ -229,28 +232,6 @@ fn service() -> Text {
     Text::new_static("polybus")
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    struct Visitor;
-
-    impl de::Visitor<'_> for Visitor {
-        type Value = Duration;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a duration with its unit, as `\"30s\"`")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
-            parse_duration(text).map_err(E::custom)
-        }
-    }
-
-    deserializer.deserialize_str(Visitor)
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some).map_err(D::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,25 +261,23 @@ mod tests {
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
         let changes: [(&str, Change); 7] = [
-            ("`block`", |config| config.block = Duration::ZERO),
-            ("`connect_deadline`", |config| {
+            ("block", |config| config.block = Duration::ZERO),
+            ("connect_deadline", |config| {
                 config.connect_deadline = Duration::from_micros(1);
             }),
-            ("`discovery_interval`", |config| {
+            ("discovery_interval", |config| {
                 config.discovery_interval = Some(Duration::ZERO);
             }),
-            ("`count`", |config| config.count = 0),
-            ("`count`", |config| config.count = 100_001),
-            ("`read_ahead`", |config| config.read_ahead = 0),
-            ("`member`", |config| config.member = Some(String::new())),
+            ("count", |config| config.count = 0),
+            ("count", |config| config.count = 100_001),
+            ("read_ahead", |config| config.read_ahead = 0),
+            ("member", |config| config.member = Some(Text::default())),
         ];
         for (key, change) in changes {
             let mut config = RedisConfig::new("redis://localhost");
             config.validate().unwrap();
             change(&mut config);
-            let error = config.validate().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.message().contains(key), "{error}");
+            assert_eq!(config.validate().unwrap_err().0, key);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One connection, and one that is made anew when it is lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,11 +27,22 @@ pub(crate) struct Connection {
 }
 
 /// Ends the connection with the last handle to it.
-struct Driver(JoinHandle<()>);
+struct Driver {
+    task: JoinHandle<()>,
+    /// Set at once, while the task may take a moment to end.
+    aborted: AtomicBool,
+}
+
+impl Driver {
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::Release);
+        self.task.abort();
+    }
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.abort();
     }
 }
 
@@ -38,18 +50,21 @@ impl Connection {
     pub(crate) fn new(inner: MultiplexedConnection, driver: JoinHandle<()>) -> Self {
         Self {
             inner,
-            driver: Arc::new(Driver(driver)),
+            driver: Arc::new(Driver {
+                task: driver,
+                aborted: AtomicBool::new(false),
+            }),
         }
     }
 
     /// Whether it is not known to be lost.
     pub(crate) fn is_alive(&self) -> bool {
-        !self.driver.0.is_finished()
+        !self.driver.aborted.load(Ordering::Acquire) && !self.driver.task.is_finished()
     }
 
     /// Ends it for everybody who shares it; commands without an answer fail.
     pub(crate) fn abort(&self) {
-        self.driver.0.abort();
+        self.driver.abort();
     }
 
     /// Sends a command and waits for its answer. An error that the server answers is a

@@ -168,12 +168,18 @@ impl Publisher for RedisPublisher {
             return Ok(());
         };
         // Answers come in order: this one comes after those for callers who stopped waiting.
+        // Its own deadline is a longer one, because it is no reason to give the connection up
+        // that a flush can't wait.
         let mut command = Cmd::new();
         command.arg("PING");
-        match connection.call(&command, deadline).await {
-            Err(Failure::TimedOut) => Err(late()),
+        let answer = connection.call(
+            &command,
+            deadline.max(Instant::now() + self.delivery_deadline),
+        );
+        match timeout_at(deadline, answer).await {
             // A lost connection owes no answers any more.
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(late()),
         }
     }
 

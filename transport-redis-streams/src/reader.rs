@@ -18,6 +18,10 @@ use crate::scripts;
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
+/// How large entries are taken to be before the first has come: the largest that a bus lets
+/// through unless it is told otherwise. The first read is a small one therefore.
+const FIRST_ENTRY_SIZE: usize = 1024 * 1024;
+
 /// How many pending entries are looked at in one step.
 const PAGE: usize = 100;
 
@@ -69,7 +73,7 @@ impl<'a> Session<'a> {
             member,
             streams: Arc::new([]),
             index: HashMap::new(),
-            entry_size: 1,
+            entry_size: FIRST_ENTRY_SIZE,
             has_read: false,
         }
     }
@@ -310,7 +314,8 @@ impl<'a> Session<'a> {
         };
         if !arrivals.is_empty() {
             let bytes: usize = arrivals.iter().map(size).sum();
-            self.entry_size = (bytes / arrivals.len()).max(1);
+            // Large ones are remembered for a while: where one was, others are likely.
+            self.entry_size = (bytes / arrivals.len()).max(self.entry_size / 2).max(1);
         }
     }
 

@@ -78,8 +78,8 @@ redis.call(unpack(claim))
 return '(' .. ids[#ids]
 ";
 
-/// Removes the members that have nothing pending and gave no sign of life for the time in the
-/// third argument, in milliseconds. Answers how many.
+/// Removes the members that have nothing pending and received nothing for the time in the third
+/// argument, in milliseconds. Answers how many.
 pub(crate) const REMOVE_STALE: &str = "\
 local removed = 0
 for _, member in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do

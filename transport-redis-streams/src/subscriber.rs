@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polybus_core::transport::{Delivery, Subscriber, Subscription};
-use polybus_core::{Error, ErrorKind, Result, Topic};
+use polybus_core::{Error, ErrorKind, Result};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -44,7 +44,7 @@ impl RedisSubscriber {
         })?;
         let name = subscription
             .member
-            .or_else(|| config.member.as_deref().map(Into::into))
+            .or_else(|| config.member.clone())
             .unwrap_or_else(|| unique_name(&config.service));
         let member = Arc::new(Member::new(
             config.clone(),
@@ -54,7 +54,7 @@ impl RedisSubscriber {
             Link::new(client.clone(), None),
         ));
         let connection = member.link.connection(member.deadline()).await?;
-        check_scripts(&member, &connection, &subscription.topics).await?;
+        check_scripts(&member, &connection).await?;
         let mut streams = subscription.topics;
         streams.extend(discovery::find(&member, &subscription.patterns).await?);
         for stream in &streams {
@@ -211,9 +211,9 @@ fn check(config: &RedisConfig, subscription: &Subscription) -> Result<()> {
 
 /// Fails at the start, and not when the first entry is to be kept, if the user must not run
 /// scripts.
-async fn check_scripts(member: &Member, connection: &Connection, topics: &[Topic]) -> Result<()> {
-    let stream = topics.first().map_or("", Topic::name);
-    let command = scripts::call("return 1", stream, &[]);
+async fn check_scripts(member: &Member, connection: &Connection) -> Result<()> {
+    let mut command = Cmd::new();
+    command.arg("EVAL").arg("return 1").arg(0);
     connection
         .call(&command, member.deadline())
         .await

@@ -39,7 +39,9 @@ impl RedisTransport {
     /// [`Unauthorized`](polybus_core::ErrorKind::Unauthorized) if it refuses the login;
     /// [`Unsupported`](polybus_core::ErrorKind::Unsupported) if it is older than 7.0.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
-        config.validate()?;
+        config
+            .validate()
+            .map_err(|(key, why)| config.wrong(key, why))?;
         let client = Client::new(&config)?;
         let connection = client
             .open(Instant::now() + config.connect_deadline)
@@ -103,6 +105,8 @@ impl TransportFactory for RedisFactory {
 
     async fn connect(&self, config: TransportConfig) -> Result<DynTransport> {
         let mut settings: RedisConfig = config.section.parse()?;
+        let invalid = |(key, why)| config.section.invalid(key, why);
+        settings.validate().map_err(invalid)?;
         settings.name = config.name;
         settings.service = config.service;
         Ok(DynTransport::new(RedisTransport::connect(settings).await?))
