@@ -9,7 +9,7 @@ use polybus_core::{Event, Text, Timestamp, Topic};
 use tokio::sync::Notify;
 
 use super::cursor::{Cursor, Stale};
-use super::log::{Limits, Log, Record, Stored};
+use super::log::{Limits, Log, Measure, Record, Stored};
 use super::member::{Joined, Member};
 use super::topic::{GroupId, TopicId, TopicState};
 use super::{MemberId, Wakes};
@@ -37,7 +37,7 @@ struct Group {
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// Not stored yet.
-    Open(Record),
+    Open(Measure),
     /// Stored at an offset.
     Stored(u64),
     /// Larger than a whole topic may be: nothing makes room for it.
@@ -79,7 +79,7 @@ impl State {
         let mut full: Vec<TopicId> = Vec::new();
         let mut appended: Vec<TopicId> = Vec::new();
         for (outgoing, progress) in batch.iter().zip(progress) {
-            let Progress::Open(record) = progress else {
+            let Progress::Open(measure) = *progress else {
                 continue;
             };
             let id = match last {
@@ -94,15 +94,12 @@ impl State {
             if full.contains(&id) {
                 continue;
             }
-            if !topic.make_room(record.size(), trimmed) {
+            if topic.make_room(measure.size, trimmed) {
+                let offset = topic.log.append(outgoing, measure, now);
+                *progress = Progress::Stored(offset);
+            } else {
                 full.push(id);
-                continue;
             }
-            let stored = Progress::Stored(topic.log.end());
-            let Progress::Open(record) = std::mem::replace(progress, stored) else {
-                unreachable!("it was open above");
-            };
-            topic.log.append(record, now);
         }
         for id in appended {
             self.topics[id.index()].trim_settled(self.limits.settled, trimmed);

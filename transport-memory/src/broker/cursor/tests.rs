@@ -4,7 +4,7 @@ use polybus_core::transport::Outgoing;
 use polybus_core::{Event, Timestamp, Topic};
 
 use super::*;
-use crate::broker::log::Limits;
+use crate::broker::log::{Limits, Measure};
 
 const A: MemberId = MemberId(1);
 const B: MemberId = MemberId(2);
@@ -28,7 +28,7 @@ fn append(log: &mut Log, key: &str) {
         event = event.key(key);
     }
     let outgoing = Outgoing::new(Topic::new("t"), event.build().unwrap());
-    log.append(Record::new(&outgoing), Timestamp::UNIX_EPOCH);
+    log.append(&outgoing, Measure::of(&outgoing), Timestamp::UNIX_EPOCH);
 }
 
 fn cursor(members: &[MemberId]) -> Cursor {
