@@ -1,4 +1,4 @@
-//! What the client tells a member: rebalances, answers to commits, errors, log lines.
+//! What the client tells a member: rebalances, errors, log lines.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,18 +8,15 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::asking::Partition;
 use crate::client;
 
 /// Keeps what the client tells until the member's thread, which polled it, takes it up.
 #[derive(Default)]
 pub(super) struct Events {
     rebalances: Mutex<VecDeque<Rebalance>>,
-    commits: Mutex<Vec<Committed>>,
     told: AtomicU64,
     leaving: AtomicBool,
 }
@@ -29,12 +26,6 @@ pub(super) struct Events {
 pub(super) enum Rebalance {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
-}
-
-/// The server's answer to a commit.
-pub(super) struct Committed {
-    pub(super) error: Option<RDKafkaErrorCode>,
-    pub(super) positions: Vec<(Partition, i64)>,
 }
 
 impl Events {
@@ -50,10 +41,6 @@ impl Events {
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
         locked(&self.rebalances).pop_front()
-    }
-
-    pub(super) fn take_commits(&self) -> Vec<Committed> {
-        std::mem::take(&mut *locked(&self.commits))
     }
 
     fn count(&self) {
@@ -103,27 +90,6 @@ impl ConsumerContext for Events {
             true => Rebalance::Revoke(partitions),
             false => Rebalance::Assign(partitions),
         });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.count();
-        let mut error = match result {
-            Err(KafkaError::ConsumerCommit(code)) => Some(code),
-            Err(_) => Some(RDKafkaErrorCode::Fail),
-            Ok(()) => None,
-        };
-        let mut positions = Vec::with_capacity(offsets.count());
-        for element in offsets.elements() {
-            match (element.error(), element.offset()) {
-                (Err(KafkaError::OffsetFetch(code)), _) => error = error.or(Some(code)),
-                (Err(_), _) => error = error.or(Some(RDKafkaErrorCode::Fail)),
-                (Ok(()), Offset::Offset(offset)) => {
-                    positions.push(((element.topic().to_owned(), element.partition()), offset));
-                }
-                (Ok(()), _) => {}
-            }
-        }
-        locked(&self.commits).push(Committed { error, positions });
     }
 }
 

@@ -65,7 +65,7 @@ impl Member {
         let named = |partition: &Partition| early && subscribed.contains(partition);
         let positions = start::positions(&self.consumer, partitions, start, named, within)
             .map_err(|error| code_of(&error).unwrap_or(RDKafkaErrorCode::Fail))?;
-        self.commit_and_wait(&positions.new, deadline)?;
+        self.commit_and_wait(positions.new, deadline)?;
         Ok(positions.all)
     }
 
@@ -111,7 +111,6 @@ impl Member {
                 epoch,
                 next: position,
             },
-            requested: None,
             committed: None,
         });
     }

@@ -16,9 +16,9 @@ use polybus_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
+use super::committer::Committer;
 use super::context::Events;
 use super::handover::Handover;
 use super::reading::Owned;
@@ -57,8 +57,7 @@ pub(super) struct Member {
     /// The partitions that there were when the group was joined.
     pub(super) subscribed: HashSet<Partition>,
     pub(super) handover: Option<Handover>,
-    pub(super) commits_under_way: usize,
-    pub(super) commit_error: Option<RDKafkaErrorCode>,
+    pub(super) committer: Committer,
     pub(super) next_commit: Instant,
     /// Whether the group has answered with a share of the partitions.
     pub(super) joined: bool,
@@ -120,15 +119,21 @@ impl Member {
             .map_err(|error| plan.origin.client("subscribe", error))?;
         let shared = Arc::clone(&plan.shared);
         consumer.set_nonempty_callback(move || shared.wake_thread());
+        let consumer = Arc::new(consumer);
+        let committer = Committer::new(Arc::clone(&consumer), Arc::clone(&plan.shared));
+        let committer = committer.map_err(|error| {
+            let why = "no thread could be made";
+            let failed = plan.origin.error("subscribe", ErrorKind::Transport, why);
+            failed.with_source(error)
+        })?;
         let next_commit = Instant::now() + plan.config.commit_interval;
         Ok(Self {
             owned: Vec::new(),
-            consumer: Arc::new(consumer),
+            consumer,
             plan,
             subscribed: HashSet::new(),
             handover: None,
-            commits_under_way: 0,
-            commit_error: None,
+            committer,
             next_commit,
             joined: false,
             failure: None,
@@ -189,7 +194,7 @@ impl Member {
         let start = self.plan.subscription.start;
         let positions = start::positions(&self.consumer, partitions, start, |_| true, left)
             .map_err(|error| failed(self, error))?;
-        match self.commit_and_wait(&positions.new, deadline) {
+        match self.commit_and_wait(positions.new, deadline) {
             Ok(()) => Ok(()),
             Err(code) if crate::error::is_stale(code) => Ok(()),
             Err(code) => Err(self.plan.origin.code("subscribe", code)),
@@ -202,7 +207,11 @@ impl Member {
             let read_some = self.read();
             self.commit_if_due();
             if !read_some {
-                let until_commit = self.next_commit.saturating_duration_since(Instant::now());
+                // The committer's answer wakes the thread.
+                let until_commit = match self.committer.is_busy {
+                    true => LONGEST_SLEEP,
+                    false => self.next_commit.saturating_duration_since(Instant::now()),
+                };
                 thread::park_timeout(until_commit.min(LONGEST_SLEEP));
             }
         }
@@ -211,6 +220,8 @@ impl Member {
     /// Polls the main queue, and does what follows from what the client tells.
     fn serve(&mut self) {
         self.poll_main();
+        // A failure is logged; the interval's next commit tries again.
+        let _ = self.take_commit_answer();
         self.hand_over_if_drained();
         while self.handover.is_none()
             && let Some(rebalance) = self.consumer.context().next_rebalance()
@@ -219,7 +230,7 @@ impl Member {
         }
     }
 
-    /// Takes everything from the main queue: rebalances, answers to commits, errors.
+    /// Takes everything from the main queue: rebalances and errors.
     pub(super) fn poll_main(&mut self) {
         let consumer = Arc::clone(&self.consumer);
         loop {
@@ -232,6 +243,5 @@ impl Member {
             }
         }
         self.plan.shared.push(&mut self.batch);
-        self.take_commit_answers();
     }
 }

@@ -1,6 +1,7 @@
 //! Reading as a member of a group.
 
 mod commits;
+mod committer;
 mod context;
 mod decode;
 mod handover;

@@ -20,8 +20,7 @@ const TURN: usize = 500;
 pub(super) struct Owned {
     pub(super) queue: PartitionQueue<Events>,
     pub(super) records: Records,
-    /// What the server was asked to keep, and what it has kept.
-    pub(super) requested: Option<u64>,
+    /// The position that the server has of it, as far as this member has written it.
     pub(super) committed: Option<u64>,
 }
 
