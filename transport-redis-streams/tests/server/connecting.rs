@@ -215,6 +215,7 @@ async fn subscriptions_that_can_not_work_are_refused() {
         Subscription::new("g", []),
         Subscription::new("", [topic()]),
         subscription("g", &topic()).takeover_after(Duration::from_millis(99)),
+        subscription("g", &topic()).takeover_after(Duration::MAX),
     ] {
         let error = transport.subscribe(wrong).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
