@@ -5,6 +5,9 @@ use polybus_core::config::fields;
 use polybus_core::{Error, ErrorKind, Result, Text};
 use serde::Deserialize;
 
+/// The longest time that makes sense, and is safe to reckon with.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The settings of a Redis Streams transport: the keys of its section in the config, and the
 /// fields for code.
 ///
@@ -118,12 +121,15 @@ impl RedisConfig {
             ("remove_members_after", self.remove_members_after),
             (
                 "discovery_interval",
-                self.discovery_interval.unwrap_or(Duration::MAX),
+                self.discovery_interval.unwrap_or(MAX_DURATION),
             ),
         ];
         for (key, duration) in durations {
             if duration < Duration::from_millis(1) {
                 return Err((key, "must be at least 1 ms"));
+            }
+            if duration > MAX_DURATION {
+                return Err((key, "must be at most 365 days"));
             }
         }
         if !(1..=100_000).contains(&self.count) {
@@ -260,7 +266,10 @@ mod tests {
     #[test]
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 8] = [
+            ("delivery_deadline", |config| {
+                config.delivery_deadline = Duration::MAX;
+            }),
             ("block", |config| config.block = Duration::ZERO),
             ("connect_deadline", |config| {
                 config.connect_deadline = Duration::from_micros(1);

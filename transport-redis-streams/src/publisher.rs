@@ -39,11 +39,11 @@ pub struct RedisPublisher {
 
 impl RedisPublisher {
     pub(crate) async fn connect(client: &Client, delivery_deadline: Duration) -> Result<Self> {
-        let connection = client
-            .open(Instant::now() + client.connect_deadline())
+        let link = Link::new(client.clone(), None);
+        link.connection(Instant::now() + client.connect_deadline())
             .await?;
         Ok(Self {
-            link: Link::new(client.clone(), Some(connection)),
+            link,
             delivery_deadline,
             closed: AtomicBool::new(false),
             going_on: RwLock::new(()),
@@ -140,6 +140,9 @@ impl RedisPublisher {
 impl Publisher for RedisPublisher {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
+        if batch.is_empty() {
+            return outcomes;
+        }
         if let Err(error) = self.publish_all(batch, &mut outcomes).await {
             // None of the rest was sent.
             let rest = &batch[outcomes.len()..];

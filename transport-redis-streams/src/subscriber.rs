@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::client::{Client, Cmd};
-use crate::config::RedisConfig;
+use crate::config::{MAX_DURATION, RedisConfig};
 use crate::connection::{Connection, Link};
 use crate::member::{Member, start_id, unique_name};
 use crate::settle::RedisSettler;
@@ -203,8 +203,8 @@ fn check(config: &RedisConfig, subscription: &Subscription) -> Result<()> {
     if subscription.group.is_empty() {
         return wrong("a subscription needs a group with a name");
     }
-    if subscription.takeover_after < SHORTEST_TAKEOVER {
-        return wrong("`takeover_after` must be at least 100 ms");
+    if !(SHORTEST_TAKEOVER..=MAX_DURATION).contains(&subscription.takeover_after) {
+        return wrong("`takeover_after` must be from 100 ms to 365 days");
     }
     Ok(())
 }

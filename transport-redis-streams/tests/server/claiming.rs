@@ -151,7 +151,12 @@ async fn nobody_settles_what_another_member_has_taken_over() {
 #[tokio::test]
 async fn a_released_event_comes_back_and_its_old_token_is_stale() {
     let server = RedisServer::shared().await;
-    let (transport, topic) = (connect(server).await, topic());
+    // Only the release itself starts a walk.
+    let transport = connect_with(server, |config| {
+        config.claim_interval = Duration::from_secs(3600);
+    })
+    .await;
+    let topic = topic();
     publish(&transport, &events(&topic, 0..2)).await;
     let patient = subscription("g", &topic).takeover_after(Duration::from_secs(3600));
     let mut subscriber = transport.subscribe(patient).await.unwrap();

@@ -1,5 +1,7 @@
 //! Bad settings, servers that are not there, and users who may not.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polybus_core::config::Section;
@@ -213,6 +215,7 @@ async fn subscriptions_that_can_not_work_are_refused() {
         Subscription::new("g", []),
         Subscription::new("", [topic()]),
         subscription("g", &topic()).takeover_after(Duration::from_millis(99)),
+        subscription("g", &topic()).takeover_after(Duration::MAX),
     ] {
         let error = transport.subscribe(wrong).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -272,4 +275,46 @@ async fn lag_is_known_where_the_server_does_not_know_it() {
         .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::TopicNotFound);
     assert_eq!(missing.topic(), Some("no-such-stream"));
+}
+
+/// What is logged while a test looks.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_may_delete_streams_is_warned_about() {
+    let server = RedisServer::start().await.unwrap();
+    let raw = Raw::connect(&server).await;
+    for (policy, warned) in [
+        ("allkeys-lru", true),
+        ("noeviction", false),
+        ("volatile-ttl", false),
+        ("allkeys-random", true),
+    ] {
+        let _: () = raw
+            .call(&format!("CONFIG SET maxmemory-policy {policy}"))
+            .await;
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _looking = tracing::subscriber::set_default(subscriber.finish());
+        connect(&server).await;
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text.contains("WARN") && text.contains(policy),
+            warned,
+            "{text}"
+        );
+    }
 }
