@@ -14,9 +14,11 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::client;
 use crate::config::KafkaConfig;
+use crate::error::{code_of, is_passing};
 
-/// How long a broker that has only just made a topic is given to choose its leaders.
-const LEADERS_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait before a question is asked again: leaders and coordinators are chosen in a
+/// moment.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// A topic's partition.
 pub(crate) type Partition = (String, i32);
@@ -151,7 +153,7 @@ pub(crate) fn partitions<C: ConsumerContext>(
         if left.is_zero() {
             return Err(failed(RDKafkaErrorCode::LeaderNotAvailable));
         }
-        thread::sleep(LEADERS_PAUSE.min(left));
+        thread::sleep(PAUSE.min(left));
     }
 }
 
@@ -168,7 +170,9 @@ pub(crate) fn offsets<C: ConsumerContext>(
     }
     // The protocol has one question for all three: `at` as a time stamp, -2 being the
     // beginning and -1 the end.
-    let found = client.offsets_for_times(list(partitions, at)?, within)?;
+    let found = persistently(within, |left| {
+        client.offsets_for_times(list(partitions, at)?, left)
+    })?;
     let mut offsets = Vec::with_capacity(partitions.len());
     let mut beyond = Vec::new();
     for (topic, partition) in partitions {
@@ -202,7 +206,9 @@ pub(crate) fn committed<C: ConsumerContext>(
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let found = client.committed_offsets(list(partitions, Offset::Invalid)?, within)?;
+    let found = persistently(within, |left| {
+        client.committed_offsets(list(partitions, Offset::Invalid)?, left)
+    })?;
     let positions = partitions.iter().map(|(topic, partition)| {
         let element = found
             .find_partition(topic, *partition)
@@ -216,8 +222,25 @@ pub(crate) fn committed<C: ConsumerContext>(
     positions.collect()
 }
 
+/// Asks again while the answer is one that passes.
+fn persistently<T>(
+    within: Duration,
+    question: impl Fn(Duration) -> KafkaResult<T>,
+) -> KafkaResult<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match question(left) {
+            Err(error) if left > PAUSE && code_of(&error).is_some_and(is_passing) => {
+                thread::sleep(PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Partitions with one offset for all, as the client takes them.
-pub(crate) fn list(partitions: &[Partition], offset: Offset) -> KafkaResult<TopicPartitionList> {
+fn list(partitions: &[Partition], offset: Offset) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for (topic, partition) in partitions {
         list.add_partition_offset(topic, *partition, offset)?;

@@ -110,6 +110,12 @@ pub(crate) fn is_stale(code: RDKafkaErrorCode) -> bool {
     kind_of(code) == ErrorKind::Stale
 }
 
+/// Whether a question that failed so is worth asking again: a coordinator or leader that is
+/// moving, a broker that is coming back.
+pub(crate) fn is_passing(code: RDKafkaErrorCode) -> bool {
+    matches!(kind_of(code), ErrorKind::Connect | ErrorKind::Transport)
+}
+
 /// The client's own codes. What is not named here is the broker's, or a failure of another
 /// kind.
 fn kind_of(code: RDKafkaErrorCode) -> ErrorKind {

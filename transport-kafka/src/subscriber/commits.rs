@@ -7,11 +7,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::member::Member;
 use super::reading::Owned;
-use crate::asking::Partition;
-use crate::error::is_stale;
-
-/// How long to wait before a commit that failed is tried again, while somebody waits for it.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::asking::{PAUSE, Partition};
+use crate::error::{is_passing, is_stale};
 
 /// The longest sleep while an answer to a commit is awaited; the answer wakes the thread.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
@@ -56,8 +53,24 @@ impl Member {
         }
     }
 
+    /// Commits the positions that a group starts with, trying again where that may help.
+    pub(super) fn commit_start(
+        &mut self,
+        positions: &[(Partition, i64)],
+        deadline: Instant,
+    ) -> Result<(), RDKafkaErrorCode> {
+        loop {
+            match self.commit_and_wait(positions.to_vec(), deadline) {
+                Err(code) if is_passing(code) && Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Commits positions and waits for the answer.
-    pub(super) fn commit_and_wait(
+    fn commit_and_wait(
         &mut self,
         positions: Vec<(Partition, i64)>,
         deadline: Instant,

@@ -4,6 +4,7 @@
 //! order: what is queued of it is dropped, what was delivered is waited for, what is settled is
 //! committed, a new epoch makes later settlements stale, and only then is it let go.
 
+use std::thread;
 use std::time::Instant;
 
 use polybus_core::Topic;
@@ -18,7 +19,16 @@ use super::member::Member;
 use super::reading::{Owned, Records};
 use super::start;
 use crate::asking::Partition;
-use crate::error::code_of;
+use crate::error::{code_of, is_stale};
+
+/// How far a partition was done that was lost before the server knew.
+///
+/// A member that was out of touch for too long, over a restart of its broker say, may get its
+/// partition back at once. If nobody has written a position since, its own still holds.
+pub(super) struct Unwritten {
+    committed: i64,
+    done: i64,
+}
 
 /// Partitions that are being handed over.
 pub(super) struct Handover {
@@ -44,28 +54,41 @@ impl Member {
         let error = positions.err().or(taken.err());
         if let Some(code) = error {
             let error = self.plan.origin.code("subscribe", code);
-            if self.joined {
+            if self.shares > 0 {
                 tracing::warn!(%error, "partitions were taken on without knowing their position");
                 self.plan.shared.report(error);
             } else {
                 self.failure = Some(error);
             }
         }
-        self.joined = true;
+        // Who has the others now begins with what the server knows.
+        self.repeated |= !self.unwritten.is_empty();
+        self.unwritten.clear();
+        self.shares += 1;
     }
 
     /// The positions to start from. Those that the server does not have yet are written there
-    /// at once, so that they hold even if this member dies before it reads.
+    /// at once, so that they hold even if this member dies before it reads. A position that this
+    /// member could not write before it lost the partition is written now, if the server still
+    /// has the one before.
     fn positions(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, RDKafkaErrorCode> {
         let within = self.plan.config.operation_deadline;
         let deadline = Instant::now() + within;
         let Subscription { start, .. } = self.plan.subscription;
         // A partition that appears after the group was joined is read from its beginning.
-        let (subscribed, early) = (&self.subscribed, !self.joined);
+        let (subscribed, early) = (&self.subscribed, self.shares == 0);
         let named = |partition: &Partition| early && subscribed.contains(partition);
-        let positions = start::positions(&self.consumer, partitions, start, named, within)
+        let mut positions = start::positions(&self.consumer, partitions, start, named, within)
             .map_err(|error| code_of(&error).unwrap_or(RDKafkaErrorCode::Fail))?;
-        self.commit_and_wait(positions.new, deadline)?;
+        for (partition, position) in partitions.iter().zip(&mut positions.all) {
+            if let Some(unwritten) = self.unwritten.remove(partition)
+                && unwritten.committed == *position
+            {
+                *position = unwritten.done;
+                positions.new.push((partition.clone(), unwritten.done));
+            }
+        }
+        self.commit_start(&positions.new, deadline)?;
         Ok(positions.all)
     }
 
@@ -83,12 +106,12 @@ impl Member {
             let offset = position.map_or(Offset::Invalid, Offset::Offset);
             list.add_partition_offset(topic, *partition, offset)
                 .map_err(failed)?;
-            self.own(topic, *partition, position.unwrap_or(0));
+            self.own(topic, *partition, position);
         }
         assign(&self.consumer, &list).map_err(failed)
     }
 
-    fn own(&mut self, topic: &str, partition: i32, position: i64) {
+    fn own(&mut self, topic: &str, partition: i32, position: Option<i64>) {
         // An older queue of the same partition would take the new one's wake-up with it.
         self.owned
             .retain(|o| o.records.partition != partition || o.records.topic.name() != topic);
@@ -109,9 +132,9 @@ impl Member {
                 partition,
                 source,
                 epoch,
-                next: position,
+                next: position.unwrap_or(0),
             },
-            committed: None,
+            committed: position.map(i64::unsigned_abs),
         });
     }
 
@@ -142,11 +165,11 @@ impl Member {
             return;
         };
         let lost = self.consumer.assignment_lost();
-        let late = Instant::now() >= handover.deadline;
+        let late = self.leaving || Instant::now() >= handover.deadline;
         if !lost && !late && !self.plan.shared.is_drained(&handover.sources) {
             return;
         }
-        if late && !lost {
+        if late && !lost && !self.leaving {
             tracing::warn!("a partition is handed over before everything of it was settled");
         }
         let Some(handover) = self.handover.take() else {
@@ -171,34 +194,42 @@ impl Member {
                     committing = false;
                 }
             }
-            let committed = self.committed(sources);
-            if self.plan.shared.disown(&committed, committing) {
+            if self.disown(sources, committing) {
                 return;
             }
         }
     }
 
-    fn committed(&self, sources: &[u32]) -> Vec<(u32, Option<u64>)> {
-        let of = self
-            .owned
+    /// Ends the ownership of partitions; unless it is to be `lossless` and something settled is
+    /// not on the server.
+    fn disown(&mut self, sources: &[u32], lossless: bool) -> bool {
+        let of = |owned: &&Owned| sources.contains(&owned.records.source);
+        let owned: Vec<&Owned> = self.owned.iter().filter(of).collect();
+        let committed: Vec<_> = owned
             .iter()
-            .filter(|o| sources.contains(&o.records.source));
-        of.map(|owned| (owned.records.source, owned.committed))
-            .collect()
+            .map(|owned| (owned.records.source, owned.committed))
+            .collect();
+        let Some(positions) = self.plan.shared.disown(&committed, lossless) else {
+            return false;
+        };
+        for (owned, done) in owned.iter().zip(positions) {
+            if let (Some(committed), Some(done)) = (owned.committed, done)
+                && committed != done
+                && let (Ok(committed), Ok(done)) = (i64::try_from(committed), i64::try_from(done))
+            {
+                let topic = owned.records.topic.name().to_owned();
+                let partition = (topic, owned.records.partition);
+                let unwritten = Unwritten { committed, done };
+                self.unwritten.insert(partition, unwritten);
+            }
+        }
+        true
     }
 
     /// Leaves the group: commits, hands back the partitions, and waits until the group knows.
     pub(super) fn leave(&mut self, deadline: Instant) -> Result<(), RDKafkaErrorCode> {
-        let sources: Vec<u32> = self.owned.iter().map(|o| o.records.source).collect();
-        self.plan.shared.revoke(&sources);
-        let mut result = self.commit_all(deadline, |_| true);
-        while !self
-            .plan
-            .shared
-            .disown(&self.committed(&sources), result.is_ok())
-        {
-            result = self.commit_all(deadline, |_| true);
-        }
+        self.leaving = true;
+        let result = self.commit_to_leave(deadline);
         self.consumer.context().leave();
         if let Some(handover) = self.handover.take() {
             self.report_failed(unassign(&self.consumer, &handover.partitions));
@@ -218,6 +249,42 @@ impl Member {
             self.consumer.poll(super::member::LEAVING_POLL);
         }
         result
+    }
+
+    /// Commits everything that is settled. If the group has lost sight of this member it is
+    /// joined again for that.
+    fn commit_to_leave(&mut self, deadline: Instant) -> Result<(), RDKafkaErrorCode> {
+        loop {
+            let sources: Vec<u32> = self.owned.iter().map(|o| o.records.source).collect();
+            self.plan.shared.revoke(&sources);
+            match self.commit_all(deadline, |_| true) {
+                Ok(()) if !self.disown(&sources, true) => {}
+                Ok(()) if self.unwritten.is_empty() => return Ok(()),
+                Err(code) if !is_stale(code) || Instant::now() >= deadline => {
+                    self.disown(&sources, false);
+                    return Err(code);
+                }
+                Ok(()) | Err(_) => self.rejoin(deadline)?,
+            }
+        }
+    }
+
+    /// Waits until the group gives this member partitions, after it took them all. What is
+    /// unwritten of them is written then; what another member has got comes to that one again.
+    fn rejoin(&mut self, deadline: Instant) -> Result<(), RDKafkaErrorCode> {
+        let shares = self.shares;
+        self.repeated = false;
+        while self.shares == shares {
+            if Instant::now() >= deadline || self.failure.is_some() {
+                return Err(RDKafkaErrorCode::UnknownMemberId);
+            }
+            self.serve();
+            thread::park_timeout(super::member::LEAVING_POLL);
+        }
+        match self.repeated {
+            true => Err(RDKafkaErrorCode::AssignmentLost),
+            false => Ok(()),
+        }
     }
 
     fn report_failed(&self, answered: KafkaResult<()>) {

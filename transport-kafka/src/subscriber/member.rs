@@ -5,7 +5,7 @@
 //! reader that pauses holds up neither the heartbeat nor a rebalance, and nothing has to be
 //! paused in the client, which would throw away what it has read ahead.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::committer::Committer;
 use super::context::Events;
-use super::handover::Handover;
+use super::handover::{Handover, Unwritten};
 use super::reading::Owned;
 use super::shared::{Orders, Shared};
 use super::start;
@@ -57,10 +57,15 @@ pub(super) struct Member {
     /// The partitions that there were when the group was joined.
     pub(super) subscribed: HashSet<Partition>,
     pub(super) handover: Option<Handover>,
+    pub(super) unwritten: HashMap<Partition, Unwritten>,
+    /// Something that was done was lost to another member, which does it again.
+    pub(super) repeated: bool,
     pub(super) committer: Committer,
     pub(super) next_commit: Instant,
-    /// Whether the group has answered with a share of the partitions.
-    pub(super) joined: bool,
+    /// How often the group has given a share of the partitions.
+    pub(super) shares: u64,
+    /// Nothing is waited for any more but what the server is told.
+    pub(super) leaving: bool,
     /// Ends the member.
     pub(super) failure: Option<Error>,
     pub(super) brokers_away: bool,
@@ -133,9 +138,12 @@ impl Member {
             plan,
             subscribed: HashSet::new(),
             handover: None,
+            unwritten: HashMap::new(),
+            repeated: false,
             committer,
             next_commit,
-            joined: false,
+            shares: 0,
+            leaving: false,
             failure: None,
             brokers_away: false,
             first_turn: 0,
@@ -164,7 +172,7 @@ impl Member {
             .subscribe(&names)
             .map_err(|error| origin.client("subscribe", error))?;
         // Nothing to share out: the group answers when a topic appears.
-        while !self.joined && !partitions.is_empty() {
+        while self.shares == 0 && !partitions.is_empty() {
             if self.plan.shared.orders() != Orders::Read {
                 return Err(origin.error("subscribe", ErrorKind::Closed, "given up"));
             }
@@ -179,7 +187,7 @@ impl Member {
                     "the group did not let the member in before `join_deadline`",
                 ));
             }
-            if !self.joined {
+            if self.shares == 0 {
                 thread::park_timeout(LONGEST_SLEEP);
             }
         }
@@ -194,7 +202,7 @@ impl Member {
         let start = self.plan.subscription.start;
         let positions = start::positions(&self.consumer, partitions, start, |_| true, left)
             .map_err(|error| failed(self, error))?;
-        match self.commit_and_wait(positions.new, deadline) {
+        match self.commit_start(&positions.new, deadline) {
             Ok(()) => Ok(()),
             Err(code) if crate::error::is_stale(code) => Ok(()),
             Err(code) => Err(self.plan.origin.code("subscribe", code)),
@@ -218,7 +226,7 @@ impl Member {
     }
 
     /// Polls the main queue, and does what follows from what the client tells.
-    fn serve(&mut self) {
+    pub(super) fn serve(&mut self) {
         self.poll_main();
         // A failure is logged; the interval's next commit tries again.
         let _ = self.take_commit_answer();

@@ -288,16 +288,25 @@ impl Shared {
         self.state().sources[source as usize].watermark.position()
     }
 
-    /// Ends the ownership of partitions, given what is committed of each; unless `lossless` and
-    /// more has been settled in between.
-    pub(super) fn disown(&self, committed: &[(u32, Option<u64>)], lossless: bool) -> bool {
+    /// Ends the ownership of partitions, given what is committed of each. Returns up to where
+    /// each was done; `None`, and nothing ended, if it is to be `lossless` and more has been
+    /// settled in between.
+    pub(super) fn disown(
+        &self,
+        committed: &[(u32, Option<u64>)],
+        lossless: bool,
+    ) -> Option<Vec<Option<u64>>> {
         let mut state = self.state();
-        let complete = committed.iter().all(|(source, committed)| {
-            let position = state.sources[*source as usize].watermark.position();
-            position.is_none() || position == *committed
-        });
+        let positions = committed
+            .iter()
+            .map(|(source, _)| state.sources[*source as usize].watermark.position());
+        let positions: Vec<_> = positions.collect();
+        let complete = positions
+            .iter()
+            .zip(committed)
+            .all(|(position, (_, committed))| position.is_none() || position == committed);
         if lossless && !complete {
-            return false;
+            return None;
         }
         for (source, _) in committed {
             let source = &mut state.sources[*source as usize];
@@ -305,7 +314,7 @@ impl Shared {
             source.watermark.begin();
         }
         state.wants.drained = false;
-        true
+        Some(positions)
     }
 
     /// Reports an error to the next call of `recv` that finds nothing else.
