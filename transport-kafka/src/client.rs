@@ -15,7 +15,7 @@ const LARGEST_RECORD_BYTES: u32 = 128 << 20;
 
 /// How long a topic that the broker does not know yet is waited for. The client's own 30 s
 /// would use up the delivery deadline.
-const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The longest pause between attempts to reach a broker that is gone. The client's own 10 s
 /// keep everything waiting that long after the broker is back.
@@ -23,7 +23,7 @@ const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A client that asks, and neither publishes nor joins a group.
 pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
-    finish(base(config, client_id), config)
+    finish(grouped(base(config, client_id), config), config)
 }
 
 pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
@@ -66,6 +66,12 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
             "topic.metadata.refresh.interval.ms",
             milliseconds(config.discovery_interval),
         );
+    finish(grouped(client, config), config)
+}
+
+/// How a consumer is a member. Also for one that never is: the client checks all settings
+/// against each other.
+fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
     // The broker-side protocol (KIP-848) keeps these two to itself and refuses them.
     let property = config.properties.get("group.protocol");
     if property.is_none_or(|protocol| protocol.as_str() != "consumer") {
@@ -73,7 +79,7 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
             .set("session.timeout.ms", milliseconds(config.session_timeout))
             .set("partition.assignment.strategy", "cooperative-sticky");
     }
-    finish(client, config)
+    client
 }
 
 fn base(config: &KafkaConfig, client_id: &Text) -> ClientConfig {

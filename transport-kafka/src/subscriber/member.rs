@@ -69,6 +69,7 @@ pub(super) struct Member {
     /// Ends the member.
     pub(super) failure: Option<Error>,
     pub(super) brokers_away: bool,
+    pub(super) missing_since: Option<Instant>,
     pub(super) first_turn: usize,
     pub(super) batch: Vec<Delivery>,
 }
@@ -146,6 +147,7 @@ impl Member {
             leaving: false,
             failure: None,
             brokers_away: false,
+            missing_since: None,
             first_turn: 0,
             batch: Vec::new(),
         })

@@ -1,6 +1,6 @@
 //! Reading: from the client's queues into the subscriber's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use polybus_core::transport::{AckToken, Delivery};
 use polybus_core::{ErrorKind, Topic};
@@ -11,6 +11,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::context::Events;
 use super::decode;
 use super::member::Member;
+use crate::client::TOPIC_APPEARS_WITHIN;
 use crate::error::{Origin, code_of};
 
 /// How many records of one partition are taken in a row while others may have some too.
@@ -91,12 +92,14 @@ impl Member {
                 }
             }
             if let Some(error) = error {
-                read_some = true;
                 self.fail(&error);
             }
         }
         self.first_turn = self.first_turn.wrapping_add(1);
-        self.brokers_away &= !read_some;
+        if read_some {
+            self.brokers_away = false;
+            self.missing_since = None;
+        }
         self.plan.shared.push(&mut self.batch);
         read_some
     }
@@ -136,8 +139,15 @@ impl Member {
             (_, ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Stale) => {
                 tracing::debug!(%error, "the client goes on by itself");
             }
-            // A topic that was deleted may be made again; the member stays in its group.
+            // A topic that was made just now is not known everywhere yet. One that was deleted
+            // may be made again; the member stays in its group.
+            (_, ErrorKind::TopicNotFound) if !self.stays_missing() => {}
             _ => self.plan.shared.report(error.with_retryable(true)),
         }
+    }
+
+    fn stays_missing(&mut self) -> bool {
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        since.elapsed() > TOPIC_APPEARS_WITHIN
     }
 }
