@@ -482,3 +482,23 @@ async fn a_subscribe_that_is_given_up_leaves_no_member() {
     assert_eq!(counts.wrong(3), []);
     member.close(deadline()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_for_whom_there_is_no_partition_joins_and_waits() {
+    let server = KafkaServer::shared().await;
+    for protocol in ["classic", "consumer"] {
+        let config = config(server).property("group.protocol", protocol);
+        let kafka = KafkaTransport::connect(config).await.unwrap();
+        let topic = topic(&kafka, 1).await;
+        let group = unique_name("group");
+        let first = join(&kafka, &group, &topic).await;
+        let mut second = join(&kafka, &group, &topic).await;
+        let publisher = kafka.publisher().await.unwrap();
+        publish_all(&publisher, &numbered(&topic, 0..3, 1)).await;
+        first.close(deadline()).await.unwrap();
+        let mut counts = Counts::default();
+        handle(&mut second, &mut counts, 3).await;
+        assert_eq!(counts.wrong(3), [], "{protocol}");
+        second.close(deadline()).await.unwrap();
+    }
+}
