@@ -67,6 +67,7 @@ impl Journal {
     }
 
     /// Notes deliveries. One that is no event, or not an expected one, is a failure.
+    #[track_caller]
     pub(crate) fn record(&self, batch: &[Delivery]) -> Check {
         let mut state = self.lock();
         for delivery in batch {
@@ -94,6 +95,7 @@ impl Journal {
     }
 
     /// Notes an event that came before the journal was made.
+    #[track_caller]
     pub(crate) fn note_earlier(&self, id: &str) -> Check {
         ensure!(
             self.expected.contains(id) || self.allowed.contains(id),
@@ -136,6 +138,7 @@ impl Journal {
     }
 
     /// Nothing is lost.
+    #[track_caller]
     pub(crate) fn ensure_complete(&self) -> Check {
         let missing = self.lock().missing.clone();
         ensure!(
@@ -149,6 +152,7 @@ impl Journal {
     }
 
     /// Everything came exactly once.
+    #[track_caller]
     pub(crate) fn ensure_once(&self) -> Check {
         self.ensure_complete()?;
         let mut times = BTreeMap::<String, usize>::new();
@@ -172,6 +176,7 @@ impl Journal {
 
     /// The first deliveries of each label's events of one key came in the order of their
     /// numbers. What has no key is not looked at.
+    #[track_caller]
     pub(crate) fn ensure_order_per_key(&self) -> Check {
         let mut seen = BTreeSet::new();
         let mut last = BTreeMap::<(String, String), (usize, String)>::new();

@@ -1,4 +1,4 @@
-//! The conformance suite that every polybus transport passes.
+#![doc = include_str!("docs.md")]
 
 mod case;
 mod cases;
@@ -22,24 +22,9 @@ pub use polybus_core::BoxError;
 pub use report::{CaseReport, Report, Verdict};
 pub use runner::run;
 
-/// Makes a test file the conformance suite of a transport.
+/// Makes a test file the conformance suite of a transport: `polybus_conformance::main!(MyHarness);`
 ///
-/// In `Cargo.toml`:
-///
-/// ```toml
-/// [dev-dependencies]
-/// polybus-conformance = "0.1"
-///
-/// [[test]]
-/// name = "conformance"
-/// harness = false
-/// ```
-///
-/// In `tests/conformance.rs`:
-///
-/// ```ignore
-/// polybus_conformance::main!(MyHarness);
-/// ```
+/// The file's target is declared with `harness = false`. See the [crate's docs](crate).
 #[macro_export]
 macro_rules! main {
     ($harness:ty) => {

@@ -23,21 +23,23 @@ impl ExternalServer {
         variable: &'static str,
         addresses: &[String],
     ) -> Result<Self, Error> {
-        let mut unreachable = None;
-        poll(REACHABLE_DEADLINE, || {
-            unreachable = addresses
-                .iter()
-                .map(|address| knock(address).err().map(|source| (address, source)))
-                .collect::<Option<Vec<_>>>();
-            Ok(unreachable.is_none())
+        let mut refused = None;
+        let reachable = poll(REACHABLE_DEADLINE, || {
+            for address in addresses {
+                match knock(address) {
+                    Ok(()) => return Ok(true),
+                    Err(source) => refused = Some((address.clone(), source)),
+                }
+            }
+            Ok(false)
         })?;
-        match unreachable.and_then(|mut refused| refused.pop()) {
-            None => Ok(Self { server, variable }),
-            Some((address, source)) => Err(Error::Unreachable {
+        match refused {
+            Some((address, source)) if !reachable => Err(Error::Unreachable {
                 variable,
-                address: address.clone(),
+                address,
                 source,
             }),
+            _ => Ok(Self { server, variable }),
         }
     }
 

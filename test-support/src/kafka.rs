@@ -35,13 +35,17 @@ const IMAGE: Image = Image {
     ready: kafka_answers,
 };
 
-/// What the container runs, in place of the image's own start: the same settings as a native server's.
-/// Started again, it finds its storage formatted.
+/// What the container runs, in place of the image's own start: the same files and options as a native
+/// server's. Started again, it finds its storage formatted.
 const CONTAINER_SCRIPT: &str = r#"
-printf '%s' "$POLYBUS_SERVER_PROPERTIES" >/tmp/server.properties &&
-/opt/kafka/bin/kafka-storage.sh format --ignore-formatted \
-    --cluster-id "$POLYBUS_CLUSTER_ID" --config /tmp/server.properties &&
-exec /opt/kafka/bin/kafka-server-start.sh /tmp/server.properties
+set -e
+cd /tmp
+printf '%s' "$POLYBUS_SERVER_PROPERTIES" >server.properties
+printf '%s' "$POLYBUS_LOG4J2" >log4j2.xml
+java -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' kafka.tools.StorageTool \
+    format --ignore-formatted --cluster-id "$POLYBUS_CLUSTER_ID" --config server.properties
+exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=log4j2.xml \
+    -cp '/opt/kafka/libs/*' kafka.Kafka server.properties
 "#;
 
 /// A real Kafka: one node, broker and controller in one (KRaft). Topics are not made by using them
@@ -287,8 +291,8 @@ fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         .with_entrypoint("sh")
         .with_cmd(["-c", CONTAINER_SCRIPT])
         .with_env_var("POLYBUS_SERVER_PROPERTIES", properties)
+        .with_env_var("POLYBUS_LOG4J2", LOG4J2)
         .with_env_var("POLYBUS_CLUSTER_ID", cluster_id())
-        .with_env_var("KAFKA_HEAP_OPTS", "-Xmx256m")
 }
 
 /// Writes the node's files and formats its storage.

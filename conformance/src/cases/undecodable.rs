@@ -98,6 +98,7 @@ async fn a_record_is_forwarded_as_it_is(scene: Scene) -> Check {
 
     let mut reader = client.join(&scene.name(), &[to]).await?;
     let forwarded = reader.take(1).await?;
+    ensure_undecodable(&forwarded[0], &scene.undecodable())?;
     let came = &undecodable(&forwarded[0])?.record;
     ensure!(
         *came == record,

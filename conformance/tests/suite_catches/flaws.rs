@@ -1,0 +1,236 @@
+//! The flaws that the suite must notice, and the cases that must notice each.
+
+/// What is wrong with a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    None,
+    LosesOnPublish,
+    LosesOnReceive,
+    LosesOnCancel,
+    LosesReadAheadOnCrash,
+    Duplicates,
+    DuplicatesOnPublish,
+    ReordersDeliveries,
+    ReordersOnPublish,
+    SplitsKeysAmongMembers,
+    AcksAtDelivery,
+    AcksUpToHighest,
+    AcksReleased,
+    AcksWhatIsStale,
+    AcksOnClose,
+    KeepsDeadMembers,
+    MixesUpOutcomes,
+    HidesRejection,
+    FailsWholeBatch,
+    GivesTooFewOutcomes,
+    IgnoresClose,
+    HangsOnClose,
+    StartsAtNow,
+    JoinsAtFirstRecv,
+    OneGroupForAll,
+    OneGroupEach,
+    IgnoresMax,
+    SkipsUndecodable,
+    ChangesRawBytes,
+    LosesHeaders,
+    MakesKeyOfSubject,
+    MakesNoDataEmpty,
+    CutsLargeData,
+    AttemptIsAlwaysOne,
+    OneSourceForAll,
+    NothingIsCurrent,
+    SettlesBetweenReceives,
+    HasNoLag,
+    SaysTopicsExist,
+    IgnoresPatterns,
+}
+
+/// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
+/// may fail too.
+pub(crate) type Caught = (Flaw, &'static [&'static str], &'static str);
+
+pub(crate) const CAUGHT_BY: &[Caught] = &[
+    (
+        Flaw::LosesOnPublish,
+        &["many_events_arrive_once", "concurrent_publishers"],
+        "lost",
+    ),
+    (
+        Flaw::LosesOnReceive,
+        &["many_events_arrive_once", "members_share_the_events"],
+        "lost",
+    ),
+    (
+        Flaw::LosesOnCancel,
+        &["cancelled_recv_loses_nothing"],
+        "lost",
+    ),
+    (
+        Flaw::LosesReadAheadOnCrash,
+        &["crash_with_read_ahead_loses_nothing"],
+        "lost",
+    ),
+    (
+        Flaw::Duplicates,
+        &["many_events_arrive_once", "members_share_the_events"],
+        "duplicated",
+    ),
+    (
+        Flaw::DuplicatesOnPublish,
+        &["many_events_arrive_once", "concurrent_publishers"],
+        "duplicated",
+    ),
+    (
+        Flaw::ReordersDeliveries,
+        &["order_per_key_within_a_member"],
+        "out of order",
+    ),
+    (
+        Flaw::ReordersOnPublish,
+        &["order_per_key_within_a_member", "concurrent_publishers"],
+        "out of order",
+    ),
+    (
+        Flaw::SplitsKeysAmongMembers,
+        &["order_per_key_across_the_group"],
+        "while another had not settled",
+    ),
+    (
+        Flaw::AcksAtDelivery,
+        &[
+            "unsettled_events_come_back",
+            "crash_before_ack_is_claimed_by_another",
+        ],
+        "lost",
+    ),
+    (
+        Flaw::AcksUpToHighest,
+        &["settling_out_of_order_keeps_the_unsettled"],
+        "lost",
+    ),
+    (
+        Flaw::AcksReleased,
+        &["released_events_come_back", "every_settlement_has_a_result"],
+        "lost",
+    ),
+    (
+        Flaw::AcksWhatIsStale,
+        &["settling_for_a_dead_member_is_stale"],
+        "belongs to another member",
+    ),
+    (Flaw::AcksOnClose, &["unsettled_events_come_back"], "lost"),
+    (
+        Flaw::KeepsDeadMembers,
+        &[
+            "crash_before_ack_is_claimed_by_another",
+            "crash_of_the_last_member_loses_nothing",
+        ],
+        "",
+    ),
+    (
+        Flaw::MixesUpOutcomes,
+        &["outcomes_name_positions"],
+        "position",
+    ),
+    (
+        Flaw::HidesRejection,
+        &["refused_event_fails_alone", "closed_publisher_refuses"],
+        "Accepted",
+    ),
+    (
+        Flaw::FailsWholeBatch,
+        &["refused_event_fails_alone"],
+        "only event 7 was to be rejected",
+    ),
+    (
+        Flaw::GivesTooFewOutcomes,
+        &["large_batch"],
+        "100 outcomes came back",
+    ),
+    (
+        Flaw::IgnoresClose,
+        &["closed_publisher_refuses"],
+        "Accepted",
+    ),
+    (
+        Flaw::HangsOnClose,
+        &["close_during_publish", "closed_publisher_refuses"],
+        "hung at: closing a publisher",
+    ),
+    (
+        Flaw::StartsAtNow,
+        &["publish_then_subscribe", "each_group_gets_every_event"],
+        "lost",
+    ),
+    (
+        Flaw::JoinsAtFirstRecv,
+        &["start_is_settled_when_subscribe_returns"],
+        "lost",
+    ),
+    (
+        Flaw::OneGroupForAll,
+        &[
+            "each_group_gets_every_event",
+            "concurrent_groups_and_members",
+        ],
+        "lost",
+    ),
+    (
+        Flaw::OneGroupEach,
+        &["members_share_the_events", "a_leaving_member_hands_over"],
+        "",
+    ),
+    (Flaw::IgnoresMax, &["recv_gives_at_most_max"], "`recv("),
+    (
+        Flaw::SkipsUndecodable,
+        &["undecodable_bytes_are_delivered"],
+        "did not come",
+    ),
+    (
+        Flaw::ChangesRawBytes,
+        &[
+            "undecodable_bytes_are_delivered",
+            "a_record_is_forwarded_as_it_is",
+        ],
+        "came as",
+    ),
+    (Flaw::LosesHeaders, &["headers_survive"], "came back as []"),
+    (Flaw::MakesKeyOfSubject, &["nothing_is_made_up"], "made up"),
+    (
+        Flaw::MakesNoDataEmpty,
+        &["no_data_is_not_empty_data"],
+        "changed",
+    ),
+    (Flaw::CutsLargeData, &["one_mebibyte_payloads"], "changed"),
+    (
+        Flaw::AttemptIsAlwaysOne,
+        &["attempts_are_counted"],
+        "came with the attempts {1}",
+    ),
+    (
+        Flaw::OneSourceForAll,
+        &["tokens_name_their_source"],
+        "token",
+    ),
+    (
+        Flaw::NothingIsCurrent,
+        &["any_settler_settles"],
+        "told that it does not",
+    ),
+    (
+        Flaw::SettlesBetweenReceives,
+        &["settling_does_not_wait_for_recv"],
+        "hung at: settling while `recv` waits",
+    ),
+    (
+        Flaw::HasNoLag,
+        &["lag_goes_to_zero", "back_pressure"],
+        "lag is",
+    ),
+    (
+        Flaw::SaysTopicsExist,
+        &["describe_tells_what_is_there"],
+        "never: the descriptions are right",
+    ),
+    (Flaw::IgnoresPatterns, &["topics_are_discovered"], "lost"),
+];
