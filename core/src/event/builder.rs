@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{Event, EventId, ExtensionValue, Head, extensions};
+use super::{Attributes, Event, EventId, ExtensionValue, Head, extensions};
 use crate::codec::Codec;
 use crate::{Error, ErrorKind, Result, Text, Timestamp};
 
@@ -15,58 +15,39 @@ use crate::{Error, ErrorKind, Result, Text, Timestamp};
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventBuilder {
     id: Option<EventId>,
-    source: Text,
-    event_type: Text,
-    subject: Option<Text>,
-    time: Option<Timestamp>,
-    content_type: Option<Text>,
-    schema: Option<Text>,
-    partition_key: Option<Text>,
-    data_version: Option<Text>,
-    extensions: Vec<(Text, ExtensionValue)>,
-    data: Option<Bytes>,
+    attributes: Attributes,
     without_time: bool,
+    data: Option<Bytes>,
 }
 
 impl EventBuilder {
     pub(super) fn new(event_type: Text) -> Self {
+        let attributes = Attributes {
+            event_type,
+            ..Attributes::default()
+        };
         Self {
             id: None,
-            source: Text::default(),
-            event_type,
-            subject: None,
-            time: None,
-            content_type: None,
-            schema: None,
-            partition_key: None,
-            data_version: None,
-            extensions: Vec::new(),
-            data: None,
+            attributes,
             without_time: false,
+            data: None,
         }
     }
 
     pub(super) fn from_event(event: Event) -> Self {
-        let head = Arc::unwrap_or_clone(event.head);
+        let Head { id, attributes } = Arc::unwrap_or_clone(event.head);
+        let without_time = attributes.time.is_none();
         Self {
-            id: Some(head.id),
-            source: head.source,
-            event_type: head.event_type,
-            subject: head.subject,
-            time: head.time,
-            content_type: head.content_type,
-            schema: head.schema,
-            partition_key: head.partition_key,
-            data_version: head.data_version,
-            extensions: head.extensions,
+            id: Some(id),
+            attributes,
+            without_time,
             data: event.data,
-            without_time: head.time.is_none(),
         }
     }
 
     /// The type that was given, for routing before the event is built.
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        &self.attributes.event_type
     }
 
     /// Sets `id`. Default: a new UUID version 7.
@@ -77,58 +58,58 @@ impl EventBuilder {
 
     /// Sets `source`.
     pub fn source(mut self, source: impl Into<Text>) -> Self {
-        self.source = source.into();
+        self.attributes.source = source.into();
         self
     }
 
     /// Sets `source` if it is not set yet.
     pub fn source_or(mut self, source: &Text) -> Self {
-        if self.source.is_empty() {
-            self.source = source.clone();
+        if self.attributes.source.is_empty() {
+            self.attributes.source = source.clone();
         }
         self
     }
 
     /// Sets `subject`.
     pub fn subject(mut self, subject: impl Into<Text>) -> Self {
-        self.subject = Some(subject.into());
+        self.attributes.subject = Some(subject.into());
         self
     }
 
     /// Sets `time`. Default: the present.
     pub fn time(mut self, time: Timestamp) -> Self {
-        self.time = Some(time);
+        self.attributes.time = Some(time);
         self
     }
 
     /// Leaves `time` out. For events that came without one.
     pub fn without_time(mut self) -> Self {
-        self.time = None;
+        self.attributes.time = None;
         self.without_time = true;
         self
     }
 
     /// Sets `datacontenttype`.
     pub fn content_type(mut self, content_type: impl Into<Text>) -> Self {
-        self.content_type = Some(content_type.into());
+        self.attributes.content_type = Some(content_type.into());
         self
     }
 
     /// Sets `dataschema`.
     pub fn schema(mut self, schema: impl Into<Text>) -> Self {
-        self.schema = Some(schema.into());
+        self.attributes.schema = Some(schema.into());
         self
     }
 
     /// Sets the key that order and partitioning go by (extension `partitionkey`).
     pub fn key(mut self, key: impl Into<Text>) -> Self {
-        self.partition_key = Some(key.into());
+        self.attributes.partition_key = Some(key.into());
         self
     }
 
     /// Sets extension `dataversion`.
     pub fn data_version(mut self, version: impl Into<Text>) -> Self {
-        self.data_version = Some(version.into());
+        self.attributes.data_version = Some(version.into());
         self
     }
 
@@ -146,11 +127,16 @@ impl EventBuilder {
     pub fn extension(mut self, name: impl Into<Text>, value: impl Into<ExtensionValue>) -> Self {
         let (name, value) = (name.into(), value.into());
         match name.as_str() {
-            extensions::PARTITION_KEY => self.partition_key = Some(into_text(value)),
-            extensions::DATA_VERSION => self.data_version = Some(into_text(value)),
-            _ => match self.extensions.iter_mut().find(|(known, _)| *known == name) {
+            extensions::PARTITION_KEY => self.attributes.partition_key = Some(into_text(value)),
+            extensions::DATA_VERSION => self.attributes.data_version = Some(into_text(value)),
+            _ => match self
+                .attributes
+                .extensions
+                .iter_mut()
+                .find(|(known, _)| *known == name)
+            {
                 Some((_, known)) => *known = value,
-                None => self.extensions.push((name, value)),
+                None => self.attributes.extensions.push((name, value)),
             },
         }
         self
@@ -178,7 +164,7 @@ impl EventBuilder {
     /// [`ErrorKind::Encode`] if the codec can't write the value.
     pub fn encode<T: Serialize + ?Sized>(mut self, codec: Codec, value: &T) -> Result<Self> {
         self.data = Some(codec.encode(value)?);
-        self.content_type = Some(Text::new_static(codec.content_type()));
+        self.attributes.content_type = Some(Text::new_static(codec.content_type()));
         Ok(self)
     }
 
@@ -189,41 +175,35 @@ impl EventBuilder {
     /// [`ErrorKind::InvalidEvent`] if `id`, `source` or `type` is empty, or an extension's name
     /// is not made of lower-case letters and digits alone, or is one that CloudEvents keeps for itself.
     pub fn build(self) -> Result<Event> {
-        let id = self.id.unwrap_or_else(EventId::generate);
+        let Self {
+            id,
+            mut attributes,
+            without_time,
+            data,
+        } = self;
+        let id = id.unwrap_or_else(EventId::generate);
+        let (source, event_type) = (&attributes.source, &attributes.event_type);
         for (name, value) in [
             ("id", id.as_str()),
-            ("source", &self.source),
-            ("type", &self.event_type),
+            ("source", source),
+            ("type", event_type),
         ] {
             if value.is_empty() {
-                return Err(Error::new(
-                    ErrorKind::InvalidEvent,
-                    format!("an event needs a `{name}` that is not empty"),
-                )
-                .with_note(format!("event of type `{}`, id `{}`", self.event_type, id)));
+                let message = format!("an event needs a `{name}` that is not empty");
+                return Err(Error::new(ErrorKind::InvalidEvent, message)
+                    .with_note(format!("event of type `{event_type}`, id `{id}`")));
             }
         }
-        self.extensions
+        attributes
+            .extensions
             .iter()
             .try_for_each(|(name, _)| check_extension_name(name))?;
-        let time = match (self.time, self.without_time) {
-            (None, false) => Some(Timestamp::now()),
-            (time, _) => time,
-        };
+        if attributes.time.is_none() && !without_time {
+            attributes.time = Some(Timestamp::now());
+        }
         Ok(Event {
-            head: Arc::new(Head {
-                id,
-                source: self.source,
-                event_type: self.event_type,
-                subject: self.subject,
-                time,
-                content_type: self.content_type,
-                schema: self.schema,
-                partition_key: self.partition_key,
-                data_version: self.data_version,
-                extensions: self.extensions,
-            }),
-            data: self.data,
+            head: Arc::new(Head { id, attributes }),
+            data,
         })
     }
 }

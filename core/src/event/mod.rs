@@ -57,11 +57,16 @@ pub struct Event {
     data: Option<Bytes>,
 }
 
-/// The attributes. `partitionkey` and `dataversion`, which typed events always carry, have
-/// fields of their own, so that the usual event needs no list of extensions.
 #[derive(Clone, PartialEq)]
 struct Head {
     id: EventId,
+    attributes: Attributes,
+}
+
+/// The attributes but for the id. `partitionkey` and `dataversion`, which typed events always
+/// carry, have fields of their own, so that the usual event needs no list of extensions.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Attributes {
     source: Text,
     event_type: Text,
     subject: Option<Text>,
@@ -89,32 +94,32 @@ impl Event {
 
     /// Attribute `source`: who published the event, usually a service's name.
     pub fn source(&self) -> &str {
-        &self.head.source
+        &self.head.attributes.source
     }
 
     /// Attribute `type`, as `deal.status.changed`.
     pub fn event_type(&self) -> &str {
-        &self.head.event_type
+        &self.head.attributes.event_type
     }
 
     /// Attribute `subject`: what the event is about within its source.
     pub fn subject(&self) -> Option<&str> {
-        self.head.subject.as_deref()
+        self.head.attributes.subject.as_deref()
     }
 
     /// Attribute `time`: when it happened.
     pub fn time(&self) -> Option<Timestamp> {
-        self.head.time
+        self.head.attributes.time
     }
 
     /// Attribute `datacontenttype`: the media type of the data.
     pub fn content_type(&self) -> Option<&str> {
-        self.head.content_type.as_deref()
+        self.head.attributes.content_type.as_deref()
     }
 
     /// Attribute `dataschema`: a URI of the schema that the data follows.
     pub fn schema(&self) -> Option<&str> {
-        self.head.schema.as_deref()
+        self.head.attributes.schema.as_deref()
     }
 
     /// The data. `None` is no data at all (a tombstone on a compacted topic), which is not
@@ -130,12 +135,12 @@ impl Event {
 
     /// Extension `partitionkey`.
     pub fn partition_key(&self) -> Option<&str> {
-        self.head.partition_key.as_deref()
+        self.head.attributes.partition_key.as_deref()
     }
 
     /// Extension `dataversion`: the semantic version of the data's shape.
     pub fn data_version(&self) -> Option<&str> {
-        self.head.data_version.as_deref()
+        self.head.attributes.data_version.as_deref()
     }
 
     /// Extension `correlationid`: what links the events of one business transaction.
@@ -158,20 +163,23 @@ impl Event {
     /// All extension attributes that are set.
     pub fn extensions(&self) -> impl Iterator<Item = (&str, ExtensionValue)> {
         let own = [
-            (extensions::PARTITION_KEY, &self.head.partition_key),
-            (extensions::DATA_VERSION, &self.head.data_version),
+            (
+                extensions::PARTITION_KEY,
+                &self.head.attributes.partition_key,
+            ),
+            (extensions::DATA_VERSION, &self.head.attributes.data_version),
         ];
         let own = own
             .into_iter()
             .filter_map(|(name, value)| Some((name, ExtensionValue::String(value.clone()?))));
-        let others = self.head.extensions.iter();
+        let others = self.head.attributes.extensions.iter();
         own.chain(others.map(|(name, value)| (name.as_str(), value.clone())))
     }
 
     /// The size of attributes and data in bytes, without what a transport adds to it. Size
     /// limits and the bounds of queues go by it.
     pub fn size(&self) -> usize {
-        let head = &self.head;
+        let head = &self.head.attributes;
         let optional = [
             &head.subject,
             &head.content_type,
@@ -201,6 +209,7 @@ impl Event {
     fn text_extension(&self, name: &str) -> Option<&str> {
         let (_, value) = self
             .head
+            .attributes
             .extensions
             .iter()
             .find(|(known, _)| known == name)?;
