@@ -21,7 +21,7 @@ pub(crate) fn built_in() -> Vec<Arc<dyn TransportFactory>> {
         #[cfg(feature = "memory")]
         Arc::new(polybus_memory::MemoryFactory::new()),
         #[cfg(feature = "redis-streams")]
-        Arc::new(polybus_redis_streams::RedisFactory::new()),
+        Arc::new(polybus_redis_streams::RedisFactory),
         #[cfg(feature = "kafka")]
         Arc::new(polybus_kafka::KafkaFactory::new()),
     ]

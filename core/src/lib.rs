@@ -27,6 +27,7 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod watermark;
 
 pub use codec::Codec;
 pub use error::{BoxError, Effect, Error, ErrorKind, Result};

@@ -1,1 +1,18 @@
-//! The Kafka transport of polybus.
+#![doc = include_str!("docs.md")]
+
+mod admin;
+mod asking;
+mod client;
+mod config;
+mod error;
+mod factory;
+mod publisher;
+mod subscriber;
+mod transport;
+
+pub use admin::KafkaAdmin;
+pub use config::{KafkaConfig, Property};
+pub use factory::KafkaFactory;
+pub use publisher::KafkaPublisher;
+pub use subscriber::{KafkaSettler, KafkaSubscriber};
+pub use transport::KafkaTransport;

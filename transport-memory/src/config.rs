@@ -23,7 +23,8 @@ pub struct MemoryConfig {
     /// How many bytes of events a topic holds (their [size](polybus_core::Event::size) and that of
     /// their headers), settled ones included: a number of bytes, or text as `"64MiB"`. At least
     /// 1. Default: 1 GiB.
-    pub max_bytes: ByteSize,
+    #[serde(deserialize_with = "bytes")]
+    pub max_bytes: u64,
     /// How many events that every group has settled a topic keeps for groups to come; older
     /// ones are dropped. Default: 100,000.
     pub keep_settled: usize,
@@ -36,7 +37,7 @@ impl Default for MemoryConfig {
     fn default() -> Self {
         Self {
             max_events: 1_000_000,
-            max_bytes: ByteSize::gib(1),
+            max_bytes: bytesize::GIB,
             keep_settled: 100_000,
             delivery_deadline: Duration::from_secs(30),
         }
@@ -54,7 +55,7 @@ impl MemoryConfig {
     /// Sets how many bytes of events a topic holds.
     #[must_use]
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
-        self.max_bytes = ByteSize::b(max_bytes);
+        self.max_bytes = max_bytes;
         self
     }
 
@@ -81,11 +82,15 @@ impl MemoryConfig {
         if self.max_events == 0 {
             return Err(wrong("max_events"));
         }
-        if self.max_bytes.as_u64() == 0 {
+        if self.max_bytes == 0 {
             return Err(wrong("max_bytes"));
         }
         Ok(())
     }
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    ByteSize::deserialize(deserializer).map(|size| size.as_u64())
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -106,7 +111,7 @@ mod tests {
         let config = parse("").unwrap();
         assert_eq!(config, MemoryConfig::default());
         assert_eq!(config.max_events, 1_000_000);
-        assert_eq!(config.max_bytes.as_u64(), 1 << 30);
+        assert_eq!(config.max_bytes, 1 << 30);
         assert_eq!(config.keep_settled, 100_000);
         assert_eq!(config.delivery_deadline, Duration::from_secs(30));
     }
@@ -121,7 +126,7 @@ mod tests {
             .keep_settled(5)
             .delivery_deadline(Duration::from_millis(200));
         assert_eq!(config, expected);
-        assert_eq!(parse("max_bytes = 4096").unwrap().max_bytes.as_u64(), 4096);
+        assert_eq!(parse("max_bytes = 4096").unwrap().max_bytes, 4096);
     }
 
     #[test]

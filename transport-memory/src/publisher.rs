@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::coop;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{Progress, Record};
+use crate::broker::{Measure, Progress};
 use crate::transport::Client;
 
 /// Publishes to a broker in memory.
@@ -34,11 +34,11 @@ impl MemoryPublisher {
     }
 
     fn prepare(&self, outgoing: &Outgoing) -> Progress {
-        let record = Record::new(outgoing);
-        if record.size() > self.client.broker.max_bytes() {
-            return Progress::TooLarge(record.size());
+        let measure = Measure::of(outgoing);
+        if measure.size > self.client.broker.max_bytes() {
+            return Progress::TooLarge(measure.size);
         }
-        Progress::Open(record)
+        Progress::Open(measure)
     }
 
     fn outcome(&self, outgoing: &Outgoing, progress: &Progress) -> Outcome {

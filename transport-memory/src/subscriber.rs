@@ -43,9 +43,7 @@ impl MemorySubscriber {
         let Membership { client, member, .. } = &*self.membership;
         let mut deliveries = Vec::new();
         let deliver = |taken: Taken<'_>| deliveries.push(delivery(&taken));
-        let found = client
-            .broker
-            .change(|state, wakes| state.take(*member, max, deliver, wakes));
+        let found = client.broker.lock().take(*member, max, deliver);
         found.then_some(deliveries)
     }
 }

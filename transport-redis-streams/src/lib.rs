@@ -1,1 +1,31 @@
-//! The Redis Streams transport of polybus.
+#![doc = include_str!("docs.md")]
+
+mod admin;
+mod claim;
+mod client;
+mod config;
+mod connection;
+mod discovery;
+mod entry;
+mod error;
+mod heartbeat;
+mod held;
+mod inbox;
+mod member;
+mod publisher;
+mod reader;
+mod reply;
+mod scripts;
+mod settle;
+mod subscriber;
+mod transport;
+
+pub use admin::RedisAdmin;
+pub use config::RedisConfig;
+pub use publisher::RedisPublisher;
+pub use settle::RedisSettler;
+pub use subscriber::RedisSubscriber;
+pub use transport::{RedisFactory, RedisTransport};
+
+/// The `kind` of this transport in the config.
+pub const KIND: &str = "redis-streams";

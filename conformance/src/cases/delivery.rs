@@ -1,5 +1,6 @@
 //! The first promise: what was accepted comes, once, and to whom it belongs.
 
+use std::collections::{BTreeMap, HashSet};
 use std::slice::from_ref;
 
 use polybus_core::transport::{KeyOrder, Outgoing};
@@ -9,7 +10,7 @@ use crate::case::Case;
 use crate::failure::{Check, ensure};
 use crate::journal::Journal;
 use crate::scene::Scene;
-use crate::sender::{addressed, numbered};
+use crate::sender::{addressed, keyed, numbered};
 
 pub(super) const CASES: &[Case] = &[
     case!(
@@ -31,6 +32,10 @@ pub(super) const CASES: &[Case] = &[
     case!(
         many_topics_in_one_subscription,
         "One member reads twenty topics, and each delivery names its own."
+    ),
+    case!(
+        tokens_name_their_source,
+        "Tokens differ, and those with the same source come from one topic and partition."
     ),
     case!(
         recv_gives_at_most_max,
@@ -156,6 +161,40 @@ async fn many_topics_in_one_subscription(scene: Scene) -> Check {
         );
     }
     Ok(())
+}
+
+async fn tokens_name_their_source(scene: Scene) -> Check {
+    let topics = [
+        scene.topic().await?,
+        scene.partitioned_topic().await?,
+        scene.partitioned_topic().await?,
+    ];
+    let mut batch = Vec::new();
+    for topic in &topics {
+        batch.extend(addressed(topic, &keyed(topic.name(), 0..60, 12)));
+    }
+    let client = scene.connect().await?;
+    client.sender().await?.send(&batch).await?;
+    let mut member = client.join(&scene.name(), &topics).await?;
+    let deliveries = member.take(batch.len()).await?;
+    let mut sources = BTreeMap::new();
+    let mut tokens = HashSet::new();
+    for delivery in &deliveries {
+        let (token, at) = (delivery.token(), delivery.position());
+        ensure!(
+            tokens.insert(token),
+            "two deliveries have the token {token:?}"
+        );
+        let place = (delivery.topic().name(), at.partition());
+        let known = *sources.entry(token.source).or_insert(place);
+        ensure!(
+            known == place,
+            "source {} is {known:?} in one token and {place:?} in another",
+            token.source
+        );
+    }
+    member.ack(&deliveries).await?;
+    member.close().await
 }
 
 async fn recv_gives_at_most_max(scene: Scene) -> Check {

@@ -9,7 +9,7 @@ use super::case;
 use crate::case::{Case, Need};
 use crate::failure::{Check, Failure, ensure};
 use crate::journal::Journal;
-use crate::member::{delivered_ids, event_of};
+use crate::member::{delivered_ids, describe, event_of};
 use crate::scene::{Client, Scene};
 use crate::sender::numbered;
 
@@ -41,7 +41,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!(
         any_settler_settles,
-        "Every handle that `settler` gives settles, from another task too."
+        "Every handle that `settler` gives settles, from another task too, and knows what is its own."
     ),
     case!(
         settling_does_not_wait_for_recv,
@@ -234,6 +234,14 @@ async fn any_settler_settles(scene: Scene) -> Check {
     client.sender().await?.send_to(&topic, &events).await?;
     let mut member = client.join(&group, from_ref(&topic)).await?;
     let batch = member.take(events.len()).await?;
+    let own = member.settler();
+    for delivery in &batch {
+        ensure!(
+            own.is_current(delivery.token()),
+            "{} belongs to this member, which is told that it does not",
+            describe(delivery)
+        );
+    }
     let mut tasks = tokio::task::JoinSet::new();
     for some in batch.chunks(10) {
         let settler = member.settler();

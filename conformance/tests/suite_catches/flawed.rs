@@ -269,6 +269,16 @@ fn spoil_one(flaw: Flaw, delivery: Delivery) -> Option<Delivery> {
     let data = event.data().cloned();
     Some(match (flaw, event.subject(), data) {
         (Flaw::LosesHeaders, ..) => remade(&delivery, event).with_headers(Headers::new()),
+        (Flaw::OneSourceForAll, ..) => {
+            let AckToken { epoch, id, .. } = delivery.token();
+            let topic = delivery.topic().clone();
+            Delivery::new(
+                AckToken::new(0, epoch, id),
+                topic,
+                delivery.position(),
+                event,
+            )
+        }
         (Flaw::AttemptIsAlwaysOne, ..) => delivery.with_attempt(1),
         (Flaw::MakesKeyOfSubject, Some(subject), _) if event.partition_key().is_none() => {
             let subject = subject.to_owned();
@@ -435,7 +445,8 @@ impl Settler for FlawedSettler {
     }
 
     fn is_current(&self, token: AckToken) -> bool {
-        self.inner.get().is_none_or(|inner| inner.is_current(token))
+        self.flaw != Flaw::NothingIsCurrent
+            && self.inner.get().is_none_or(|inner| inner.is_current(token))
     }
 }
 

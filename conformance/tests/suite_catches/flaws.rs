@@ -37,6 +37,8 @@ pub(crate) enum Flaw {
     MakesNoDataEmpty,
     CutsLargeData,
     AttemptIsAlwaysOne,
+    OneSourceForAll,
+    NothingIsCurrent,
     SettlesBetweenReceives,
     HasNoLag,
     SaysTopicsExist,
@@ -204,6 +206,16 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         Flaw::AttemptIsAlwaysOne,
         &["attempts_are_counted"],
         "came with the attempts {1}",
+    ),
+    (
+        Flaw::OneSourceForAll,
+        &["tokens_name_their_source"],
+        "token",
+    ),
+    (
+        Flaw::NothingIsCurrent,
+        &["any_settler_settles"],
+        "told that it does not",
     ),
     (
         Flaw::SettlesBetweenReceives,

@@ -97,7 +97,7 @@ pub trait Publisher: Send + Sync + 'static {
     /// queue is full the call waits for room.
     ///
     /// Bounded by the delivery deadline of the transport's config: what has no answer by then is
-    /// [`Outcome::Unknown`].
+    /// [`Outcome::Unknown`], or `Rejected` where it certainly was not stored.
     ///
     /// # Cancel safety
     ///

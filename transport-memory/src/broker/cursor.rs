@@ -27,8 +27,6 @@ pub(crate) struct Took {
     pub(crate) delivered: usize,
     /// There may be more for this member.
     pub(crate) more: bool,
-    /// Events were set aside that other members may take.
-    pub(crate) for_others: bool,
 }
 
 /// The delivery no longer belongs to the member that settles it.
@@ -79,7 +77,10 @@ impl Cursor {
         !held.is_empty()
     }
 
-    /// Delivers up to `max` events to a member: first what is queued, then what is new.
+    /// Delivers up to `max` events to a member: first what is queued, then what is new. New
+    /// events whose key another member holds are set aside. That member needs no signal for
+    /// it: either it has not looked at the topic since they were appended, or it did and took
+    /// them itself.
     pub(crate) fn take(
         &mut self,
         log: &Log,
@@ -113,7 +114,6 @@ impl Cursor {
             }
         }
         took.more = took.delivered == max || set_aside == MOST_SET_ASIDE;
-        took.for_others = set_aside > 0;
         took
     }
 

@@ -29,7 +29,28 @@ impl KeyHash {
     }
 }
 
-/// What was published, ready to be stored.
+/// What is worked out about an event before the lock is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measure {
+    pub(crate) key: Option<KeyHash>,
+    pub(crate) size: u64,
+}
+
+impl Measure {
+    pub(crate) fn of(outgoing: &Outgoing) -> Self {
+        let headers = outgoing.headers.iter();
+        let headers: usize = headers
+            .map(|(name, value)| name.len() + value.map_or(0, Bytes::len))
+            .sum();
+        let key = outgoing.event().and_then(Event::key);
+        Self {
+            key: key.map(KeyHash::of),
+            size: (outgoing.size() + headers) as u64,
+        }
+    }
+}
+
+/// What was published.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) content: Stored,
@@ -49,40 +70,26 @@ pub(crate) enum Stored {
 }
 
 impl Record {
-    pub(crate) fn new(outgoing: &Outgoing) -> Self {
-        let (content, headers, key) = match &outgoing.content {
-            Content::Event(event) => (
-                Stored::Event(event.clone()),
-                outgoing.headers.clone(),
-                event.key().map(KeyHash::of),
-            ),
+    fn new(outgoing: &Outgoing, measure: Measure, stored_at: Timestamp) -> Self {
+        let headers = outgoing.headers.clone();
+        let (content, headers) = match &outgoing.content {
+            Content::Event(event) => (Stored::Event(event.clone()), headers),
             Content::Raw(raw) => {
                 let mut raw = raw.clone();
-                let further = outgoing.headers.clone().into_iter();
+                let further = headers.into_iter();
                 further.for_each(|(name, value)| raw.headers.push(name, value));
-                (Stored::Raw(Box::new(raw)), Headers::new(), None)
+                (Stored::Raw(Box::new(raw)), Headers::new())
             }
         };
+        let Measure { key, size } = measure;
         Self {
             content,
             headers,
             key,
-            size: size(outgoing),
-            stored_at: Timestamp::UNIX_EPOCH,
+            size,
+            stored_at,
         }
     }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-}
-
-fn size(outgoing: &Outgoing) -> u64 {
-    let headers = outgoing.headers.iter();
-    let headers: usize = headers
-        .map(|(name, value)| name.len() + value.map_or(0, Bytes::len))
-        .sum();
-    (outgoing.size() + headers) as u64
 }
 
 /// The records of a topic.
@@ -144,11 +151,12 @@ impl Log {
     ///
     /// Stored times never go back, though a system's clock may: [`first_since`](Self::first_since)
     /// searches by them.
-    pub(crate) fn append(&mut self, mut record: Record, now: Timestamp) -> u64 {
+    pub(crate) fn append(&mut self, outgoing: &Outgoing, measure: Measure, now: Timestamp) -> u64 {
         let last = self.records.back().map(|last| last.stored_at);
-        record.stored_at = last.map_or(now, |last| last.max(now));
-        self.bytes += record.size;
+        let stored_at = last.map_or(now, |last| last.max(now));
         let offset = self.end();
+        self.bytes += measure.size;
+        let record = Record::new(outgoing, measure, stored_at);
         self.records.push_back(record);
         offset
     }
@@ -171,9 +179,10 @@ mod tests {
 
     use super::*;
 
-    fn record(size: usize) -> Record {
+    fn append(log: &mut Log, size: usize, second: i64) -> u64 {
         let raw = RawRecord::new(None, Headers::new(), Some(vec![0; size].into()));
-        Record::new(&Outgoing::raw(Topic::new("t"), raw))
+        let outgoing = Outgoing::raw(Topic::new("t"), raw);
+        log.append(&outgoing, Measure::of(&outgoing), at(second))
     }
 
     fn log(events: usize, bytes: u64) -> Log {
@@ -194,32 +203,32 @@ mod tests {
         let mut log = log(2, 100);
         assert!(log.has_room(100));
         assert!(!log.has_room(101));
-        assert_eq!(log.append(record(60), at(1)), 0);
+        assert_eq!(append(&mut log, 60, 1), 0);
         assert!(log.has_room(40));
         assert!(!log.has_room(41));
-        assert_eq!(log.append(record(1), at(1)), 1);
+        assert_eq!(append(&mut log, 1, 1), 1);
         assert!(!log.has_room(1));
     }
 
     #[test]
     fn trimming_keeps_offsets_and_gives_back_bytes() {
         let mut log = log(2, 100);
-        log.append(record(60), at(1));
-        log.append(record(40), at(1));
+        append(&mut log, 60, 1);
+        append(&mut log, 40, 1);
         assert!(log.trim_one(0).is_none());
-        assert_eq!(log.trim_one(1).unwrap().size(), 60);
+        assert_eq!(log.trim_one(1).unwrap().size, 60);
         assert!(log.trim_one(1).is_none());
         assert_eq!((log.base(), log.end(), log.len()), (1, 2, 1));
-        assert_eq!(log.record(1).size(), 40);
+        assert_eq!(log.record(1).size, 40);
         assert!(log.has_room(60));
-        assert_eq!(log.append(record(60), at(1)), 2);
+        assert_eq!(append(&mut log, 60, 1), 2);
     }
 
     #[test]
     fn the_first_record_since_a_time_is_found_though_the_clock_goes_back() {
         let mut log = log(10, 1000);
         for second in [10, 20, 15, 30] {
-            log.append(record(1), at(second));
+            append(&mut log, 1, second);
         }
         log.trim_one(1);
         for (second, offset) in [(5, 1), (16, 1), (20, 1), (21, 3), (30, 3), (31, 4)] {
@@ -234,9 +243,11 @@ mod tests {
         let mut further = Headers::new();
         further.push("bb", None);
         let raw = RawRecord::new(None, own, None);
-        let record =
-            Record::new(&Outgoing::raw(Topic::new("t"), raw).with_headers(further.clone()));
-        assert_eq!(record.size(), 4);
+        let outgoing = Outgoing::raw(Topic::new("t"), raw).with_headers(further);
+        let mut log = log(1, 100);
+        log.append(&outgoing, Measure::of(&outgoing), at(1));
+        let record = log.record(0);
+        assert_eq!(record.size, 4);
         assert!(record.headers.is_empty());
         let Stored::Raw(raw) = &record.content else {
             panic!("not raw");

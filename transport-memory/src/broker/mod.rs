@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::MemoryConfig;
 use log::Limits;
-pub(crate) use log::{Record, Stored};
+pub(crate) use log::{Measure, Stored};
 pub(crate) use state::{Progress, State, Taken};
 
 /// A member of a group, unique for as long as the broker lives.
@@ -56,7 +56,7 @@ impl Broker {
     pub(crate) fn new(config: &MemoryConfig) -> Self {
         let limits = Limits {
             events: config.max_events,
-            bytes: config.max_bytes.as_u64(),
+            bytes: config.max_bytes,
             settled: config.keep_settled,
         };
         Self {
@@ -110,8 +110,8 @@ impl Broker {
         let deadline = Instant::now() + self.delivery_deadline;
         let _waiting = Waiting::new(&self.waiting);
         loop {
-            let mut room = std::pin::pin!(self.room.notified());
-            room.as_mut().enable();
+            // Made before looking: it hears of every change from here on.
+            let room = self.room.notified();
             if self.append(batch, progress) || timeout_at(deadline, room).await.is_err() {
                 return;
             }

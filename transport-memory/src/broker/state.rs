@@ -9,7 +9,7 @@ use polybus_core::{Event, Text, Timestamp, Topic};
 use tokio::sync::Notify;
 
 use super::cursor::{Cursor, Stale};
-use super::log::{Limits, Log, Record, Stored};
+use super::log::{Limits, Log, Measure, Record, Stored};
 use super::member::{Joined, Member};
 use super::topic::{GroupId, TopicId, TopicState};
 use super::{MemberId, Wakes};
@@ -37,7 +37,7 @@ struct Group {
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// Not stored yet.
-    Open(Record),
+    Open(Measure),
     /// Stored at an offset.
     Stored(u64),
     /// Larger than a whole topic may be: nothing makes room for it.
@@ -79,7 +79,7 @@ impl State {
         let mut full: Vec<TopicId> = Vec::new();
         let mut appended: Vec<TopicId> = Vec::new();
         for (outgoing, progress) in batch.iter().zip(progress) {
-            let Progress::Open(record) = progress else {
+            let Progress::Open(measure) = *progress else {
                 continue;
             };
             let id = match last {
@@ -94,15 +94,12 @@ impl State {
             if full.contains(&id) {
                 continue;
             }
-            if !topic.make_room(record.size(), trimmed) {
+            if topic.make_room(measure.size, trimmed) {
+                let offset = topic.log.append(outgoing, measure, now);
+                *progress = Progress::Stored(offset);
+            } else {
                 full.push(id);
-                continue;
             }
-            let stored = Progress::Stored(topic.log.end());
-            let Progress::Open(record) = std::mem::replace(progress, stored) else {
-                unreachable!("it was open above");
-            };
-            topic.log.append(record, now);
         }
         for id in appended {
             self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
@@ -153,7 +150,7 @@ impl State {
             let topic = &mut self.topics[id.index()];
             let (_, cursor) = &mut topic.cursors[joined.cursor];
             if cursor.leave(&topic.log, member) {
-                self.signal(id, joined.cursor, None, wakes);
+                self.signal(id, joined.cursor, wakes);
             }
         }
     }
@@ -165,7 +162,6 @@ impl State {
         member: MemberId,
         max: usize,
         mut deliver: impl FnMut(Taken<'_>),
-        wakes: &mut Wakes,
     ) -> bool {
         let mut left = max;
         let Some(topics) = self.members.get(&member).map(|it| it.ready.len()) else {
@@ -175,7 +171,7 @@ impl State {
             if left == 0 {
                 break;
             }
-            left -= self.take_next(member, left, &mut deliver, wakes);
+            left -= self.take_next(member, left, &mut deliver);
         }
         let Some(state) = self.members.get_mut(&member) else {
             return false;
@@ -208,7 +204,7 @@ impl State {
                 Ok(())
             }));
             if available {
-                self.signal(id, index, None, wakes);
+                self.signal(id, index, wakes);
             }
         }
         results
@@ -367,7 +363,6 @@ impl State {
         id: MemberId,
         max: usize,
         deliver: &mut impl FnMut(Taken<'_>),
-        wakes: &mut Wakes,
     ) -> usize {
         let Some(member) = self.members.get_mut(&id) else {
             return 0;
@@ -378,13 +373,12 @@ impl State {
         let Some(joined) = member.joined.get_mut(&topic_id) else {
             return 0;
         };
-        let index = joined.cursor;
         let TopicState {
             topic,
             log,
             cursors,
         } = &mut self.topics[topic_id.index()];
-        let (_, cursor) = &mut cursors[index];
+        let (_, cursor) = &mut cursors[joined.cursor];
         let took = cursor.take(log, id, max, |offset, attempt, record| {
             let token = AckToken::new(topic_id.0, id.0, [offset, u64::from(attempt)]);
             deliver(Taken {
@@ -399,24 +393,20 @@ impl State {
         if took.more {
             member.ready.push_back(topic_id);
         }
-        if took.for_others {
-            self.signal(topic_id, index, Some(id), wakes);
-        }
         took.delivered
     }
 
     /// Tells all members of all groups on a topic that it may have something for them.
     fn signal_topic(&mut self, id: TopicId, wakes: &mut Wakes) {
         for index in 0..self.topics[id.index()].cursors.len() {
-            self.signal(id, index, None, wakes);
+            self.signal(id, index, wakes);
         }
     }
 
     /// Tells the members of a group that a topic may have something for them.
-    fn signal(&mut self, id: TopicId, cursor: usize, but: Option<MemberId>, wakes: &mut Wakes) {
+    fn signal(&mut self, id: TopicId, cursor: usize, wakes: &mut Wakes) {
         let (_, cursor) = &self.topics[id.index()].cursors[cursor];
-        let members = cursor.members().iter();
-        for member in members.filter(|member| Some(**member) != but) {
+        for member in cursor.members() {
             if let Some(member) = self.members.get_mut(member) {
                 member.signal(id, wakes);
             }

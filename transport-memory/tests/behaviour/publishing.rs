@@ -191,6 +191,20 @@ async fn of_what_is_settled_the_newest_is_kept_for_groups_to_come() {
     assert_eq!(deliveries[0].position(), Position::new(0, 3));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_small_event_does_not_overtake_a_large_one_that_waits_for_room() {
+    let config = MemoryConfig::default().max_bytes(1000);
+    let transport = MemoryTransport::with_config(&config).unwrap();
+    let publisher = transport.publisher().await.unwrap();
+    let batch = [600, 600, 1].map(|size| {
+        let event = Event::builder("t").source("s").data(vec![0; size]);
+        Outgoing::new(Topic::new("t"), event.build().unwrap())
+    });
+    let outcomes = publisher.publish(&batch).await;
+    let accepted: Vec<_> = outcomes.iter().map(Outcome::is_accepted).collect();
+    assert_eq!(accepted, [true, false, false]);
+}
+
 #[tokio::test]
 async fn an_event_over_a_whole_topics_bytes_is_rejected_alone() {
     let config = MemoryConfig::default().max_bytes(100);

@@ -65,7 +65,7 @@ async fn a_release_a_freed_key_and_a_death_wake_the_others() {
 }
 
 #[tokio::test]
-async fn what_another_member_set_aside_wakes_the_holder_of_its_key() {
+async fn what_another_member_set_aside_is_there_for_the_holder_of_its_key() {
     let transport = MemoryTransport::new();
     let mut holder = subscribe(&transport, "g", &["t"]).await;
     let mut other = subscribe(&transport, "g", &["t"]).await;
@@ -100,6 +100,16 @@ async fn a_dropped_receive_loses_neither_events_nor_the_wake_up() {
         assert_eq!(ids(&deliveries), [id]);
         assert_eq!(attempts(&deliveries), [1]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receive_without_events_sleeps() {
+    let transport = MemoryTransport::new();
+    let mut subscriber = subscribe(&transport, "g", &["t"]).await;
+    // Paused time goes on only while every task sleeps.
+    let hour = std::time::Duration::from_secs(3600);
+    let received = tokio::time::timeout(hour, subscriber.recv(1)).await;
+    assert!(received.is_err());
 }
 
 #[tokio::test]

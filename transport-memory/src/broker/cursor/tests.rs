@@ -4,7 +4,7 @@ use polybus_core::transport::Outgoing;
 use polybus_core::{Event, Timestamp, Topic};
 
 use super::*;
-use crate::broker::log::Limits;
+use crate::broker::log::{Limits, Measure};
 
 const A: MemberId = MemberId(1);
 const B: MemberId = MemberId(2);
@@ -28,7 +28,7 @@ fn append(log: &mut Log, key: &str) {
         event = event.key(key);
     }
     let outgoing = Outgoing::new(Topic::new("t"), event.build().unwrap());
-    log.append(Record::new(&outgoing), Timestamp::UNIX_EPOCH);
+    log.append(&outgoing, Measure::of(&outgoing), Timestamp::UNIX_EPOCH);
 }
 
 fn cursor(members: &[MemberId]) -> Cursor {
@@ -79,9 +79,7 @@ fn the_holder_of_a_key_may_take_what_waits_for_it() {
     let log = log(&["a", "a", "b"]);
     let mut cursor = cursor(&[A, B]);
     take(&mut cursor, &log, A, 1);
-    let mut deliver = |_: u64, _: u32, _: &Record| {};
-    let took = cursor.take(&log, B, 10, &mut deliver);
-    assert!(took.for_others);
+    assert_eq!(take(&mut cursor, &log, B, 10), [(2, 1)]);
     assert_eq!(take(&mut cursor, &log, A, 10), [(1, 1)]);
 }
 

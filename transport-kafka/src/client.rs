@@ -1,0 +1,137 @@
+//! The client's settings, as this transport means them, and its log lines.
+
+use std::time::Duration;
+
+use polybus_core::Text;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use crate::config::KafkaConfig;
+
+/// As large as any broker allows in practice: the broker's own limit decides, and its answer
+/// says so.
+const LARGEST_RECORD_BYTES: u32 = 128 << 20;
+
+/// How long a topic that the broker does not know yet is waited for. The client's own 30 s
+/// would use up the delivery deadline.
+pub(crate) const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
+
+/// The longest pause between attempts to reach a broker that is gone. The client's own 10 s
+/// keep everything waiting that long after the broker is back.
+const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A client that asks, and neither publishes nor joins a group.
+pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
+    finish(grouped(base(config, client_id), config), config)
+}
+
+pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
+    let mut client = base(config, client_id);
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // The partition of a key is that of the Java client.
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", milliseconds(config.linger))
+        .set("message.timeout.ms", milliseconds(config.delivery_deadline))
+        .set("message.max.bytes", LARGEST_RECORD_BYTES.to_string())
+        .set(
+            "topic.metadata.propagation.max.ms",
+            milliseconds(TOPIC_APPEARS_WITHIN),
+        )
+        .set(
+            "queue.buffering.max.messages",
+            config.publish_queue_events.to_string(),
+        )
+        .set(
+            "queue.buffering.max.kbytes",
+            kibibytes(config.publish_queue_bytes),
+        );
+    finish(client, config)
+}
+
+/// A member of a group, or one that only asks for a group's position.
+pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
+    let mut client = base(config, client_id);
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Where a group has no position nobody has read: nothing is skipped.
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", kibibytes(config.fetch_buffer))
+        .set(
+            "topic.metadata.refresh.interval.ms",
+            milliseconds(config.discovery_interval),
+        );
+    finish(grouped(client, config), config)
+}
+
+/// How a consumer is a member. Also for one that never is: the client checks all settings
+/// against each other.
+fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
+    // The broker-side protocol (KIP-848) keeps these two to itself and refuses them.
+    let property = config.properties.get("group.protocol");
+    if property.is_none_or(|protocol| protocol.as_str() != "consumer") {
+        client
+            .set("session.timeout.ms", milliseconds(config.session_timeout))
+            .set("partition.assignment.strategy", "cooperative-sticky");
+    }
+    client
+}
+
+fn base(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", config.brokers())
+        .set("client.id", client_id.as_str())
+        .set(
+            "reconnect.backoff.max.ms",
+            milliseconds(LONGEST_RECONNECT_PAUSE),
+        )
+        .set_log_level(RDKafkaLogLevel::Info);
+    client
+}
+
+fn finish(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
+    for (name, value) in &config.properties {
+        client.set(name, value.as_str());
+        if name == "debug" {
+            client.set_log_level(RDKafkaLogLevel::Debug);
+        }
+    }
+    client
+}
+
+fn milliseconds(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+fn kibibytes(bytes: u64) -> String {
+    bytes.div_ceil(1024).to_string()
+}
+
+/// Log lines of the client, as events of `tracing` with the target `librdkafka`. A broker that
+/// is away is its everyday life: nothing is above a warning.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", facility, "{line}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, "{line}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
+    }
+}
+
+/// An error that the client reports beside the answer to any call.
+pub(crate) fn log_error(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", "{error}: {reason}");
+}

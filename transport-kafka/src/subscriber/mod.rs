@@ -1,0 +1,191 @@
+//! Reading as a member of a group.
+
+mod commits;
+mod committer;
+mod context;
+mod decode;
+mod handover;
+mod member;
+mod reading;
+mod shared;
+mod start;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use polybus_core::transport::{AckToken, Delivery, Settlement, Settler, Subscriber, Subscription};
+use polybus_core::{ErrorKind, Result, Text};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use self::member::Plan;
+use self::shared::{Limits, Received, Shared};
+use crate::client;
+use crate::config::KafkaConfig;
+use crate::error::Origin;
+
+/// How long a subscriber that is dropped, not closed, may take to leave its group.
+const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Reads as one member of a group.
+///
+/// A thread of its own polls the client, keeps the membership alive and reads ahead, up to
+/// `buffer_events` and `buffer_bytes`. When partitions are handed over to another member, what
+/// was received and not taken by `recv` is dropped, what was delivered is waited for up to
+/// `drain_deadline`, and what is settled by then is committed.
+///
+/// Dropping it is a crash that is noticed at once: the member leaves the group, what was settled
+/// is committed, everything else is delivered again.
+#[derive(Debug)]
+pub struct KafkaSubscriber {
+    shared: Arc<Shared>,
+    origin: Origin,
+    left: Option<oneshot::Receiver<Result<()>>>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// Settles what a [`KafkaSubscriber`] delivered.
+///
+/// `Ok` is recorded in memory; the position is written to the server every `commit_interval`,
+/// when a partition is handed over, and at [`close`](Subscriber::close).
+#[derive(Debug, Clone)]
+pub struct KafkaSettler {
+    shared: Arc<Shared>,
+    origin: Origin,
+}
+
+impl KafkaSubscriber {
+    /// Joins a group, on a thread made for it.
+    pub(crate) async fn join(
+        config: Arc<KafkaConfig>,
+        client_id: &Text,
+        origin: Origin,
+        subscription: Subscription,
+    ) -> Result<Self> {
+        if subscription.topics.is_empty() && subscription.patterns.is_empty() {
+            let why = "a subscription names at least one topic or pattern";
+            return Err(origin.error("subscribe", ErrorKind::Config, why));
+        }
+        let shared = Arc::new(Shared::new(Limits {
+            events: config.buffer_events,
+            bytes: config.buffer_bytes,
+            unsettled: config.unsettled_limit,
+        }));
+        let name = subscription.member.as_ref().unwrap_or(client_id);
+        let plan = Plan {
+            client: client::reading(&config, name, &subscription.group),
+            config,
+            origin: origin.clone(),
+            subscription,
+            shared: Arc::clone(&shared),
+        };
+        let (joined_sender, joined) = oneshot::channel();
+        let (left_sender, left) = oneshot::channel();
+        let (ended_sender, ended) = oneshot::channel();
+        // From here on dropping it, as by dropping this future, tells the thread to leave.
+        let subscriber = Self {
+            shared,
+            origin,
+            left: Some(left),
+            ended: Some(ended),
+        };
+        let thread = thread::Builder::new().name("polybus-kafka-read".to_owned());
+        let spawned = thread.spawn(move || {
+            member::run(plan, joined_sender, left_sender);
+            let _ = ended_sender.send(());
+        });
+        spawned.map_err(|error| {
+            subscriber
+                .origin
+                .error("subscribe", ErrorKind::Transport, "no thread could be made")
+                .with_source(error)
+        })?;
+        match joined.await {
+            Ok(joined) => joined.map(|()| subscriber),
+            Err(_) => Err(subscriber.ended("subscribe")),
+        }
+    }
+
+    fn ended(&self, operation: &'static str) -> polybus_core::Error {
+        self.origin.error(
+            operation,
+            ErrorKind::Closed,
+            "the subscriber has ended; an earlier error says why",
+        )
+    }
+}
+
+impl Subscriber for KafkaSubscriber {
+    type Settler = KafkaSettler;
+
+    async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        loop {
+            let arrived = self.shared.arrived.notified();
+            match self.shared.receive(max) {
+                Received::Deliveries(deliveries) => return Ok(deliveries),
+                Received::Error(error) => return Err(error),
+                Received::Ended => return Err(self.ended("recv")),
+                Received::Nothing => arrived.await,
+            }
+        }
+    }
+
+    fn settler(&self) -> KafkaSettler {
+        KafkaSettler {
+            shared: Arc::clone(&self.shared),
+            origin: self.origin.clone(),
+        }
+    }
+
+    async fn close(mut self, deadline: Instant) -> Result<()> {
+        self.shared.order_to_leave(deadline.into_std());
+        let (Some(left), Some(ended)) = (self.left.take(), self.ended.take()) else {
+            return Ok(());
+        };
+        // The thread keeps the deadline too; a client that hangs is not waited for.
+        let left = timeout_at(deadline, left).await;
+        let result = match left {
+            Ok(Ok(result)) => result.map_err(|error| error.with_operation("close")),
+            // It had ended before, by an error that `recv` reported.
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(self.origin.error(
+                "close",
+                ErrorKind::Timeout,
+                "the server did not take the settlements before the deadline",
+            )),
+        };
+        if timeout_at(deadline, ended).await.is_err() {
+            tracing::warn!("the client's threads are still being taken down");
+        }
+        result
+    }
+}
+
+impl Drop for KafkaSubscriber {
+    fn drop(&mut self) {
+        let deadline = std::time::Instant::now() + DROPPED_DEADLINE;
+        self.shared.order_to_leave(deadline);
+    }
+}
+
+impl Settler for KafkaSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        let settled = self.shared.settle(batch).into_iter();
+        let results = settled.map(|result| {
+            result.map_err(|stale| {
+                let why = "the delivery belongs to another member by now";
+                let error = self.origin.error("settle", ErrorKind::Stale, why);
+                match stale.topic {
+                    Some(topic) => error.with_topic(topic.name()),
+                    None => error,
+                }
+            })
+        });
+        results.collect()
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        self.shared.is_current(token)
+    }
+}

@@ -1,0 +1,355 @@
+//! What a subscriber, its settlers and its thread share.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::thread::Thread;
+use std::time::Instant;
+
+use polybus_core::transport::{AckToken, Delivery, Settlement};
+use polybus_core::watermark::Watermark;
+use polybus_core::{Error, Topic};
+use tokio::sync::Notify;
+
+/// What is ready to be received, what was delivered, and what the thread is to do.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    limits: Limits,
+    /// Told when there is something to receive.
+    pub(super) arrived: Notify,
+    thread: OnceLock<Thread>,
+}
+
+/// How much is kept, at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) events: usize,
+    pub(super) bytes: u64,
+    /// Deliveries of one partition behind one that is not settled.
+    pub(super) unsettled: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Delivery>,
+    bytes: u64,
+    sources: Vec<Source>,
+    error: Option<Error>,
+    ended: bool,
+    orders: Orders,
+    /// What the thread waits for, so that it is woken for nothing else.
+    wants: Wants,
+}
+
+/// A partition that is or was assigned to this member.
+#[derive(Debug)]
+struct Source {
+    topic: Topic,
+    partition: i32,
+    watermark: Watermark,
+    /// It is being handed over: nothing of it is to be started any more.
+    revoking: bool,
+    queued: usize,
+}
+
+/// What the thread is asked to do.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orders {
+    #[default]
+    Read,
+    /// Commit what is settled and leave the group, until a point in time.
+    Leave(Instant),
+}
+
+#[derive(Debug, Default)]
+struct Wants {
+    room: bool,
+    /// A partition is read no further until something of it is settled.
+    progress: bool,
+    /// A partition is handed over once everything of it is settled.
+    drained: bool,
+}
+
+/// How much more may be put into the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) events: usize,
+    pub(super) bytes: u64,
+}
+
+/// What is there to be received.
+pub(super) enum Received {
+    Deliveries(Vec<Delivery>),
+    Error(Error),
+    Nothing,
+    Ended,
+}
+
+/// Why a delivery can't be settled: it belongs to another member by now.
+pub(super) struct NotOwned {
+    pub(super) topic: Option<Topic>,
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            state: Mutex::default(),
+            limits,
+            arrived: Notify::new(),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Makes the calling thread the one that is woken.
+    pub(super) fn adopt_thread(&self) {
+        let _ = self.thread.set(std::thread::current());
+    }
+
+    pub(super) fn wake_thread(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the state")
+    }
+}
+
+/// The side of the subscriber and its settlers.
+impl Shared {
+    /// Takes up to `max` deliveries, and notes them as delivered.
+    pub(super) fn receive(&self, max: usize) -> Received {
+        let mut state = self.state();
+        if state.queue.is_empty() {
+            return match (state.error.take(), state.ended) {
+                (Some(error), _) => Received::Error(error),
+                (None, true) => Received::Ended,
+                (None, false) => Received::Nothing,
+            };
+        }
+        let count = max.clamp(1, state.queue.len());
+        let State { queue, sources, .. } = &mut *state;
+        let deliveries: Vec<Delivery> = queue.drain(..count).collect();
+        for delivery in &deliveries {
+            let token = delivery.token();
+            let source = &mut sources[token.source as usize];
+            source.queued -= 1;
+            source.watermark.push(token.id[0]);
+        }
+        let size = |delivery: &Delivery| delivery.size() as u64;
+        state.bytes -= deliveries.iter().map(size).sum::<u64>();
+        // Half empty, so that a slow reader does not wake the thread for each event.
+        let roomy =
+            state.queue.len() * 2 <= self.limits.events && state.bytes * 2 <= self.limits.bytes;
+        let wake = roomy && std::mem::take(&mut state.wants.room);
+        drop(state);
+        if wake {
+            self.wake_thread();
+        }
+        Received::Deliveries(deliveries)
+    }
+
+    pub(super) fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<(), NotOwned>> {
+        let mut state = self.state();
+        let results = batch
+            .iter()
+            .map(|(token, settlement)| state.settle(*token, *settlement))
+            .collect();
+        let wake = state.wants.progress || state.wants.drained;
+        drop(state);
+        if wake {
+            self.wake_thread();
+        }
+        results
+    }
+
+    pub(super) fn is_current(&self, token: AckToken) -> bool {
+        let state = self.state();
+        let source = state.sources.get(token.source as usize);
+        source.is_some_and(|source| source.watermark.epoch() == token.epoch && !source.revoking)
+    }
+
+    /// Tells the thread to leave the group. The first deadline stays.
+    pub(super) fn order_to_leave(&self, deadline: Instant) {
+        let mut state = self.state();
+        if state.orders == Orders::Read {
+            state.orders = Orders::Leave(deadline);
+        }
+        drop(state);
+        self.wake_thread();
+    }
+}
+
+/// The side of the thread.
+impl Shared {
+    pub(super) fn orders(&self) -> Orders {
+        self.state().orders
+    }
+
+    /// Begins an ownership of a partition. Returns its source and epoch.
+    pub(super) fn own(&self, topic: &Topic, partition: i32) -> (u32, u32) {
+        let mut state = self.state();
+        let known = state
+            .sources
+            .iter()
+            .position(|source| source.partition == partition && source.topic == *topic);
+        let index = known.unwrap_or_else(|| {
+            state.sources.push(Source {
+                topic: topic.clone(),
+                partition,
+                watermark: Watermark::new(),
+                revoking: false,
+                queued: 0,
+            });
+            state.sources.len() - 1
+        });
+        let source = &mut state.sources[index];
+        source.revoking = false;
+        let epoch = source.watermark.begin();
+        let index = u32::try_from(index).expect("a member has fewer than 2^32 partitions");
+        (index, epoch)
+    }
+
+    /// How much may be read; notes whether the thread waits for more room.
+    pub(super) fn room(&self) -> Room {
+        let mut state = self.state();
+        let room = Room {
+            events: self.limits.events.saturating_sub(state.queue.len()),
+            bytes: self.limits.bytes.saturating_sub(state.bytes),
+        };
+        state.wants.room = room.events == 0 || room.bytes == 0;
+        state.wants.progress = false;
+        room
+    }
+
+    /// Whether a partition may be read on; notes if the thread waits for settlements of it.
+    pub(super) fn may_read(&self, source: u32) -> bool {
+        let mut state = self.state();
+        let found = &state.sources[source as usize];
+        let full = found.watermark.held() + found.queued >= self.limits.unsettled;
+        let may = !full && !found.revoking;
+        state.wants.progress |= full;
+        may
+    }
+
+    /// Puts deliveries into the queue.
+    pub(super) fn push(&self, deliveries: &mut Vec<Delivery>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for delivery in deliveries.iter() {
+            state.bytes += delivery.size() as u64;
+            state.sources[delivery.token().source as usize].queued += 1;
+        }
+        state.queue.extend(deliveries.drain(..));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Takes back what is queued of partitions that are to be handed over.
+    pub(super) fn revoke(&self, sources: &[u32]) {
+        let mut state = self.state();
+        let State {
+            queue,
+            sources: all,
+            bytes,
+            wants,
+            ..
+        } = &mut *state;
+        queue.retain(|delivery| {
+            let keep = !sources.contains(&delivery.token().source);
+            if !keep {
+                *bytes -= delivery.size() as u64;
+            }
+            keep
+        });
+        for source in sources {
+            let source = &mut all[*source as usize];
+            source.queued = 0;
+            source.revoking = true;
+        }
+        wants.drained = true;
+    }
+
+    /// Whether everything that was delivered of some partitions is settled or released.
+    pub(super) fn is_drained(&self, sources: &[u32]) -> bool {
+        let state = self.state();
+        sources
+            .iter()
+            .all(|source| state.sources[*source as usize].watermark.outstanding() == 0)
+    }
+
+    /// Up to where a partition is done.
+    pub(super) fn position(&self, source: u32) -> Option<u64> {
+        self.state().sources[source as usize].watermark.position()
+    }
+
+    /// Ends the ownership of partitions, given what is committed of each. Returns up to where
+    /// each was done; `None`, and nothing ended, if it is to be `lossless` and more has been
+    /// settled in between.
+    pub(super) fn disown(
+        &self,
+        committed: &[(u32, Option<u64>)],
+        lossless: bool,
+    ) -> Option<Vec<Option<u64>>> {
+        let mut state = self.state();
+        let positions = committed
+            .iter()
+            .map(|(source, _)| state.sources[*source as usize].watermark.position());
+        let positions: Vec<_> = positions.collect();
+        let complete = positions
+            .iter()
+            .zip(committed)
+            .all(|(position, (_, committed))| position.is_none() || position == committed);
+        if lossless && !complete {
+            return None;
+        }
+        for (source, _) in committed {
+            let source = &mut state.sources[*source as usize];
+            source.revoking = false;
+            source.watermark.begin();
+        }
+        state.wants.drained = false;
+        Some(positions)
+    }
+
+    /// Reports an error to the next call of `recv` that finds nothing else.
+    pub(super) fn report(&self, error: Error) {
+        self.state().error = Some(error);
+        self.arrived.notify_one();
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        state.queue.clear();
+        state.bytes = 0;
+        for source in &mut state.sources {
+            source.watermark.begin();
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+}
+
+impl State {
+    fn settle(&mut self, token: AckToken, settlement: Settlement) -> Result<(), NotOwned> {
+        let source = self
+            .sources
+            .get_mut(token.source as usize)
+            .ok_or(NotOwned { topic: None })?;
+        let settled = match settlement {
+            Settlement::Ack => source.watermark.ack(token.epoch, token.id[0]),
+            // Whatever else may come: it is not done.
+            _ => source.watermark.release(token.epoch, token.id[0]),
+        };
+        settled.map_err(|_| NotOwned {
+            topic: Some(source.topic.clone()),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! The Redis client: the crate `redis` is used here, in `connection.rs` and in `error.rs`, and
+//! nowhere else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polybus_core::{Error, ErrorKind, Result, Text};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::RedisConfig;
+use crate::connection::Connection;
+use crate::error::{Failure, Origin};
+use crate::reply;
+
+pub(crate) use redis::{Cmd, Pipeline, Value};
+
+/// The oldest server that has what is used here: XAUTOCLAIM that reports deleted entries, the
+/// lag in XINFO GROUPS.
+const OLDEST_VERSION: u32 = 7;
+
+/// How many commands of one connection may wait for the socket. Callers wait above it.
+const SEND_QUEUE: usize = 256;
+
+/// A server, and how to log in.
+#[derive(Clone)]
+pub(crate) struct Client {
+    address: Address,
+    login: RedisConnectionInfo,
+    name: Text,
+    connect_deadline: Duration,
+    origin: Arc<Origin>,
+}
+
+#[derive(Clone)]
+enum Address {
+    Tcp(String, u16),
+    #[cfg(unix)]
+    Unix(std::path::PathBuf),
+}
+
+impl Client {
+    /// Reads the config's URL. Does not connect.
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        // The client's error may quote the URL, and with it the password.
+        let info = config.url.as_str().into_connection_info().map_err(|_| {
+            config
+                .wrong("url", "is not the URL of a Redis server")
+                .with_note("write `redis://[user][:password@]host[:port][/database]`")
+        })?;
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
+            _ => {
+                return Err(config
+                    .wrong(
+                        "url",
+                        "asks for TLS, which this transport does not have yet",
+                    )
+                    .with_note("write `redis://`"));
+            }
+        };
+        let origin = Arc::new(Origin {
+            transport: config.name.clone(),
+            address: info.addr().to_string(),
+        });
+        Ok(Self {
+            address,
+            // The names of the library say nothing about us, and old servers refuse to take them.
+            login: info.redis_settings().clone().set_skip_set_lib_name(),
+            name: client_name(&config.service),
+            connect_deadline: config.connect_deadline,
+            origin,
+        })
+    }
+
+    /// Where errors come from.
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    pub(crate) fn connect_deadline(&self) -> Duration {
+        self.connect_deadline
+    }
+
+    /// Makes one attempt to connect, log in and check the server, within the connect deadline
+    /// and `deadline`.
+    pub(crate) async fn open(&self, deadline: Instant) -> Result<Connection> {
+        let deadline = deadline.min(Instant::now() + self.connect_deadline);
+        match timeout_at(deadline, self.open_unbounded()).await {
+            Ok(result) => result,
+            Err(_) => Err(self.origin.unreachable("it did not answer in time")),
+        }
+    }
+
+    async fn open_unbounded(&self) -> Result<Connection> {
+        let connection = match &self.address {
+            Address::Tcp(host, port) => {
+                let socket = TcpStream::connect((host.as_str(), *port)).await;
+                let socket = socket.map_err(|error| self.failed_to_connect(error))?;
+                // Without it a small command waits for the acknowledgement of the one before.
+                socket
+                    .set_nodelay(true)
+                    .map_err(|error| self.failed_to_connect(error))?;
+                self.log_in(socket).await
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => {
+                let socket = tokio::net::UnixStream::connect(path).await;
+                self.log_in(socket.map_err(|error| self.failed_to_connect(error))?)
+                    .await
+            }
+        }?;
+        self.greet(&connection).await?;
+        Ok(connection)
+    }
+
+    async fn log_in<S>(&self, socket: S) -> Result<Connection>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        // No time limit of the client's own: it would end reads that block. Every caller sets one.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(SEND_QUEUE);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&self.login, socket, config)
+                .await
+                .map_err(|error| {
+                    self.origin
+                        .error(Failure::Lost(error), "connect")
+                        .with_effect(polybus_core::Effect::NotApplied)
+                })?;
+        Ok(Connection::new(connection, tokio::spawn(driver)))
+    }
+
+    /// Checks that the server is one we can use and serves. `PING` is refused while the server
+    /// loads its data, which the others are not.
+    async fn greet(&self, connection: &Connection) -> Result<()> {
+        // `open` ends it earlier, as an attempt that took too long.
+        let deadline = Instant::now() + 2 * self.connect_deadline;
+        let failed = |failure| self.origin.error(failure, "connect");
+        let mut command = Cmd::new();
+        command.arg("HELLO");
+        let hello = connection.call(&command, deadline).await.map_err(failed)?;
+        self.check_version(&hello)?;
+        let mut pipeline = Pipeline::with_capacity(2);
+        let name = self.name.as_str();
+        pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
+        pipeline.cmd("PING");
+        let replies = connection.pipeline(&pipeline, deadline).await;
+        for reply in replies.map_err(failed)? {
+            if let Value::ServerError(error) = reply {
+                return Err(failed(Failure::Server(error)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_version(&self, hello: &Value) -> Result<()> {
+        let version = reply::field(hello, "version").and_then(reply::text);
+        let major = version
+            .as_deref()
+            .and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        if major.is_none_or(|major| major < OLDEST_VERSION) {
+            let version = version.as_deref().unwrap_or("unknown");
+            return Err(self
+                .origin
+                .plain(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the server at {} has version {version}, and Redis {OLDEST_VERSION}.0 or newer is needed",
+                        self.origin.address
+                    ),
+                )
+                .with_operation("connect"));
+        }
+        Ok(())
+    }
+
+    fn failed_to_connect(&self, error: std::io::Error) -> Error {
+        self.origin
+            .unreachable(&error.to_string())
+            .with_source(error)
+    }
+}
+
+/// `CLIENT SETNAME` takes neither spaces nor control characters.
+fn client_name(service: &str) -> Text {
+    let allowed = |character: char| {
+        if character.is_ascii_graphic() {
+            character
+        } else {
+            '-'
+        }
+    };
+    service.chars().map(allowed).collect()
+}

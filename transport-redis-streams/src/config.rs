@@ -1,0 +1,292 @@
+use std::fmt;
+use std::time::Duration;
+
+use polybus_core::config::fields;
+use polybus_core::{Error, ErrorKind, Result, Text};
+use serde::Deserialize;
+
+/// The longest time that makes sense, and is safe to reckon with.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The settings of a Redis Streams transport: the keys of its section in the config, and the
+/// fields for code.
+///
+/// ```
+/// use polybus_redis_streams::RedisConfig;
+/// use std::time::Duration;
+///
+/// let mut config = RedisConfig::new("redis://:secret@127.0.0.1:6379");
+/// config.count = 200;
+/// config.block = Duration::from_millis(500);
+/// assert!(!format!("{config:?}").contains("secret"));
+/// ```
+///
+/// Durations are written as `"200ms"`, `"30s"`, `"5m"` in the config file.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Where the server is: `redis://[user][:password@]host[:port][/database]`. Required. The
+    /// port is 6379 and the database 0 unless given.
+    pub url: String,
+    /// How long making a connection may take: name look-up, TCP, login. Also how long a call
+    /// that finds the connection lost tries to get a new one. Default: 5 s.
+    #[serde(default = "connect_deadline", deserialize_with = "fields::duration")]
+    pub connect_deadline: Duration,
+    /// How long a publish may take; what has no answer by then is
+    /// [`Unknown`](polybus_core::transport::Outcome::Unknown). Default: 30 s.
+    #[serde(default = "delivery_deadline", deserialize_with = "fields::duration")]
+    pub delivery_deadline: Duration,
+    /// How long any other command may take: settling, claiming, managing. Default: 10 s.
+    #[serde(default = "operation_deadline", deserialize_with = "fields::duration")]
+    pub operation_deadline: Duration,
+    /// How long one read waits on the server for new entries before it is asked again. An entry
+    /// that comes meanwhile is delivered at once. Default: 2 s.
+    #[serde(default = "block", deserialize_with = "fields::duration")]
+    pub block: Duration,
+    /// How many entries one read takes at most from each stream. Fewer are asked for where
+    /// entries are so large that they would not fit into `read_ahead_bytes`. 1 to 100,000.
+    /// Default: 500.
+    #[serde(default = "count")]
+    pub count: usize,
+    /// How many deliveries may wait in memory for the application. At the bound the server is
+    /// not read any more, so that it may be passed by one read. At least 1. Default: 1,000.
+    #[serde(default = "read_ahead")]
+    pub read_ahead: usize,
+    /// How many bytes of deliveries may wait in memory for the application; works as
+    /// `read_ahead` does. A number, or text as `"32MiB"`. At least 1. Default: 32 MiB.
+    #[serde(default = "read_ahead_bytes", deserialize_with = "fields::size")]
+    pub read_ahead_bytes: usize,
+    /// How often a member looks for entries that dead members left, in walks over all pending
+    /// entries of the group. Never rarer than half of
+    /// [`takeover_after`](polybus_core::transport::Subscription::takeover_after). Default: 5 s.
+    #[serde(default = "claim_interval", deserialize_with = "fields::duration")]
+    pub claim_interval: Duration,
+    /// How often a subscription with patterns looks for new streams by `SCAN`. Default: never
+    /// again after it started.
+    #[serde(default, deserialize_with = "fields::optional_duration")]
+    pub discovery_interval: Option<Duration>,
+    /// After what time in which it received nothing a member that has nothing pending is removed
+    /// from the list of its group's members. A living one is in it again with its next event.
+    /// Default: 1 h.
+    #[serde(
+        default = "remove_members_after",
+        deserialize_with = "fields::duration"
+    )]
+    pub remove_members_after: Duration,
+    /// The name of this process as a member of its groups, for subscriptions that name none.
+    /// Two processes, or two subscriptions of one group, must not have the same. A process that
+    /// comes back under its old name gets what it had not settled at once. Default: made up from
+    /// the service, the host and the process, and unique.
+    #[serde(default)]
+    pub member: Option<Text>,
+    /// The transport's name, which errors and logs carry. Set from the config's
+    /// `[transports.<name>]`. Default: `redis-streams`.
+    #[serde(skip, default = "name")]
+    pub name: Text,
+    /// The service's name, which the server shows in `CLIENT LIST`. Default: `polybus`.
+    #[serde(skip, default = "service")]
+    pub service: Text,
+}
+
+impl RedisConfig {
+    /// The defaults, for a server.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connect_deadline: connect_deadline(),
+            delivery_deadline: delivery_deadline(),
+            operation_deadline: operation_deadline(),
+            block: block(),
+            count: count(),
+            read_ahead: read_ahead(),
+            read_ahead_bytes: read_ahead_bytes(),
+            claim_interval: claim_interval(),
+            discovery_interval: None,
+            remove_members_after: remove_members_after(),
+            member: None,
+            name: name(),
+            service: service(),
+        }
+    }
+
+    /// The first key that can't work, and why.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, &'static str)> {
+        let durations = [
+            ("connect_deadline", self.connect_deadline),
+            ("delivery_deadline", self.delivery_deadline),
+            ("operation_deadline", self.operation_deadline),
+            ("block", self.block),
+            ("claim_interval", self.claim_interval),
+            ("remove_members_after", self.remove_members_after),
+            (
+                "discovery_interval",
+                self.discovery_interval.unwrap_or(MAX_DURATION),
+            ),
+        ];
+        for (key, duration) in durations {
+            if duration < Duration::from_millis(1) {
+                return Err((key, "must be at least 1 ms"));
+            }
+            if duration > MAX_DURATION {
+                return Err((key, "must be at most 365 days"));
+            }
+        }
+        if !(1..=100_000).contains(&self.count) {
+            return Err(("count", "must be from 1 to 100,000"));
+        }
+        for (key, number) in [
+            ("read_ahead", self.read_ahead),
+            ("read_ahead_bytes", self.read_ahead_bytes),
+        ] {
+            if number == 0 {
+                return Err((key, "must be at least 1"));
+            }
+        }
+        if self.member.as_ref().is_some_and(Text::is_empty) {
+            return Err(("member", "must not be empty"));
+        }
+        Ok(())
+    }
+
+    /// An error about a key. The value is left out: it may be secret.
+    pub(crate) fn wrong(&self, key: &str, why: &str) -> Error {
+        Error::new(ErrorKind::Config, format!("`{key}` {why}"))
+            .with_transport(self.name.clone())
+            .with_operation("connect")
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("url", &without_login(&self.url))
+            .field("connect_deadline", &self.connect_deadline)
+            .field("delivery_deadline", &self.delivery_deadline)
+            .field("operation_deadline", &self.operation_deadline)
+            .field("block", &self.block)
+            .field("count", &self.count)
+            .field("read_ahead", &self.read_ahead)
+            .field("read_ahead_bytes", &self.read_ahead_bytes)
+            .field("claim_interval", &self.claim_interval)
+            .field("discovery_interval", &self.discovery_interval)
+            .field("remove_members_after", &self.remove_members_after)
+            .field("member", &self.member)
+            .field("name", &self.name)
+            .field("service", &self.service)
+            .finish()
+    }
+}
+
+/// A URL without user, password and parameters. What is no URL is not shown at all, because
+/// nobody knows where its secrets stand.
+fn without_login(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "<not a URL>".to_owned();
+    };
+    // A password may hold a slash or a question mark: the last `@` ends the login.
+    let (login, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("<hidden>@", rest),
+        None => ("", rest),
+    };
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    format!("{scheme}://{login}{}", &rest[..end])
+}
+
+fn connect_deadline() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn delivery_deadline() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn operation_deadline() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn block() -> Duration {
+    Duration::from_secs(2)
+}
+
+/// By measurement: a tenth of it halves the throughput, and more gains nothing.
+fn count() -> usize {
+    500
+}
+
+fn read_ahead() -> usize {
+    1_000
+}
+
+fn read_ahead_bytes() -> usize {
+    32 * 1024 * 1024
+}
+
+fn claim_interval() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn remove_members_after() -> Duration {
+    Duration::from_secs(3600)
+}
+
+fn name() -> Text {
+    Text::new_static(crate::KIND)
+}
+
+fn service() -> Text {
+    Text::new_static("polybus")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_the_login() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
+            ("redis://:secret@host", "redis://<hidden>@host"),
+            (
+                "redis://user:se/c?ret@host:1/2",
+                "redis://<hidden>@host:1/2",
+            ),
+            ("redis://host?password=secret", "redis://host"),
+            ("unix:/a?pass=secret", "<not a URL>"),
+        ] {
+            let text = format!("{:?}", RedisConfig::new(url));
+            assert!(text.contains(&format!("url: {shown:?}")), "{text}");
+            assert!(
+                !text.contains("secret") && !text.contains("c?ret"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_can_not_work_is_refused_by_its_key() {
+        type Change = fn(&mut RedisConfig);
+        let changes: [(&str, Change); 8] = [
+            ("delivery_deadline", |config| {
+                config.delivery_deadline = Duration::MAX;
+            }),
+            ("block", |config| config.block = Duration::ZERO),
+            ("connect_deadline", |config| {
+                config.connect_deadline = Duration::from_micros(1);
+            }),
+            ("discovery_interval", |config| {
+                config.discovery_interval = Some(Duration::ZERO);
+            }),
+            ("count", |config| config.count = 0),
+            ("count", |config| config.count = 100_001),
+            ("read_ahead", |config| config.read_ahead = 0),
+            ("member", |config| config.member = Some(Text::default())),
+        ];
+        for (key, change) in changes {
+            let mut config = RedisConfig::new("redis://localhost");
+            config.validate().unwrap();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().0, key);
+        }
+    }
+}

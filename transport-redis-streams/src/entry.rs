@@ -1,0 +1,232 @@
+//! How an event stands in an entry of a stream.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use polybus_core::envelope::{headers, json};
+use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
+use polybus_core::{Error, ErrorKind, Event, Result};
+
+use crate::client::{Cmd, Value};
+
+/// The context attributes and extensions, as one JSON object.
+const ATTRIBUTES: &str = "ce";
+
+/// The data as it is, or the value of a raw record. Absent when there is none.
+const DATA: &str = "data";
+
+/// What the field of a header beside the event's attributes starts with.
+const HEADER: &str = "h:";
+
+/// What the field of a header without a value starts with. Redis has no null.
+const NULL_HEADER: &str = "n:";
+
+/// The key of a raw record that came from a transport that has keys.
+const KEY: &str = "k:";
+
+/// The command that appends what is to be published. `scratch` is memory to write in.
+pub(crate) fn append(outgoing: &Outgoing, scratch: &mut Vec<u8>) -> Cmd {
+    let fields = 2 * (2 + outgoing.headers.len());
+    let mut command = Cmd::with_capacity(3 + fields, outgoing.size() + 256);
+    command.arg("XADD").arg(outgoing.topic.name()).arg("*");
+    match &outgoing.content {
+        Content::Event(event) => {
+            append_event(event, scratch, &mut command);
+            for (name, value) in outgoing.headers.iter() {
+                let prefix = value.map_or(NULL_HEADER, |_| HEADER);
+                append_field(&mut command, &[prefix, name].concat(), value);
+            }
+        }
+        Content::Raw(record) => append_record(record, &outgoing.headers, &mut command),
+    }
+    command
+}
+
+fn append_event(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {
+    scratch.clear();
+    json::write_attributes(event, scratch);
+    command.arg(ATTRIBUTES).arg(scratch.as_slice());
+    if let Some(data) = event.data() {
+        command.arg(DATA).arg(&data[..]);
+    }
+}
+
+/// A record as it is: its headers are fields under their own names.
+fn append_record(record: &RawRecord, further: &Headers, command: &mut Cmd) {
+    for (name, value) in record.headers.iter().chain(further.iter()) {
+        match value {
+            Some(_) => append_field(command, name, value),
+            None => append_field(command, &[NULL_HEADER, name].concat(), None),
+        }
+    }
+    if let Some(key) = &record.key {
+        append_field(command, KEY, Some(key));
+    }
+    if let Some(value) = &record.value {
+        append_field(command, DATA, Some(value));
+    } else if record.headers.is_empty() && further.is_empty() && record.key.is_none() {
+        // An entry has at least one field.
+        append_field(command, &[NULL_HEADER, DATA].concat(), None);
+    }
+}
+
+fn append_field(command: &mut Cmd, name: &str, value: Option<&Bytes>) {
+    let value = value.map_or(&[][..], |value| &value[..]);
+    command.arg(name).arg(value);
+}
+
+/// What an entry holds.
+pub(crate) struct Read {
+    /// The event, or the record and why it is none.
+    pub(crate) content: Result<Event, (RawRecord, Error)>,
+    /// What stands beside the event's attributes.
+    pub(crate) headers: Headers,
+    /// The size of all fields in bytes.
+    pub(crate) size: usize,
+}
+
+/// Reads the fields of an entry, whatever of the formats they have.
+pub(crate) fn read(fields: Vec<Value>) -> Read {
+    let entry = Fields::split(fields);
+    let size = entry.size;
+    let (content, headers) = match entry.event() {
+        Ok((event, headers)) => (Ok(event), headers),
+        Err(error) => (Err((entry.into_record(), error)), Headers::new()),
+    };
+    Read {
+        content,
+        headers,
+        size,
+    }
+}
+
+/// The fields of an entry.
+#[derive(Default)]
+struct Fields {
+    attributes: Option<Bytes>,
+    key: Option<Bytes>,
+    data: Option<Bytes>,
+    others: Vec<(Bytes, Bytes)>,
+    size: usize,
+}
+
+impl Fields {
+    fn split(fields: Vec<Value>) -> Self {
+        let mut entry = Self::default();
+        let mut fields = fields.into_iter();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            let (name, value) = (into_bytes(name), into_bytes(value));
+            entry.size += name.len() + value.len();
+            let slot = match &name[..] {
+                name if name == DATA.as_bytes() => &mut entry.data,
+                name if name == ATTRIBUTES.as_bytes() => &mut entry.attributes,
+                name if name == KEY.as_bytes() => &mut entry.key,
+                _ => {
+                    entry.others.push((name, value));
+                    continue;
+                }
+            };
+            match slot {
+                Some(_) => entry.others.push((name, value)),
+                None => *slot = Some(value),
+            }
+        }
+        entry
+    }
+
+    /// The event, and what stands beside it.
+    fn event(&self) -> Result<(Event, Headers)> {
+        if let Some(attributes) = &self.attributes {
+            let event = json::read_attributes(attributes, self.data.clone())?;
+            return Ok((event, self.headers()));
+        }
+        // A name that is no text is no attribute's. It is shown, if not exactly.
+        let names = self
+            .others
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name));
+        let names: Vec<Cow<'_, str>> = names.collect();
+        if !names.iter().any(|name| is_binary(name)) {
+            return Ok((self.structured()?, self.headers()));
+        }
+        let values = self.others.iter().map(|(_, value)| Some(&value[..]));
+        let key = self
+            .key
+            .as_deref()
+            .and_then(|key| std::str::from_utf8(key).ok());
+        let fields = names.iter().map(AsRef::as_ref).zip(values);
+        let (event, others) = match headers::read(fields, key, self.data.clone())? {
+            headers::Message::Event(event, others) => (event, others),
+            headers::Message::Structured(_, others) => (self.structured()?, others),
+        };
+        let others = others.into_iter().map(|(name, value)| header(&name, value));
+        Ok((event, others.collect()))
+    }
+
+    /// The field `data` as a whole event.
+    fn structured(&self) -> Result<Event> {
+        match &self.data {
+            Some(data) => json::read_event(data),
+            None => Err(Error::new(
+                ErrorKind::Decode,
+                "the entry has no field `ce`, no field `ce_id` and no field `data`",
+            )),
+        }
+    }
+
+    fn headers(&self) -> Headers {
+        let header = |(name, value): &(Bytes, Bytes)| {
+            header(&String::from_utf8_lossy(name), Some(value.clone()))
+        };
+        self.others.iter().map(header).collect()
+    }
+
+    /// The entry as a record that [`append_record`] writes again as it was.
+    fn into_record(self) -> RawRecord {
+        let mut record = RawRecord::default();
+        if let Some(attributes) = self.attributes {
+            record.headers.push(ATTRIBUTES, Some(attributes));
+        }
+        for (name, value) in self.others {
+            let name = String::from_utf8_lossy(&name);
+            match name.strip_prefix(NULL_HEADER) {
+                Some(DATA) => {}
+                Some(name) => record.headers.push(name, None),
+                None => record.headers.push(name, Some(value)),
+            }
+        }
+        record.key = self.key;
+        record.value = self.data;
+        record
+    }
+}
+
+/// Whether a field's name is one of an event in binary mode.
+fn is_binary(name: &str) -> bool {
+    let prefix = name.get(..headers::PREFIX.len());
+    prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(headers::PREFIX))
+        || name.eq_ignore_ascii_case(headers::CONTENT_TYPE)
+}
+
+/// The header that a field beside the event stands for.
+fn header(name: &str, value: Option<Bytes>) -> Header {
+    if let Some(name) = name.strip_prefix(HEADER) {
+        (name.into(), value)
+    } else if let Some(name) = name.strip_prefix(NULL_HEADER) {
+        (name.into(), None)
+    } else {
+        (name.into(), value)
+    }
+}
+
+fn into_bytes(value: Value) -> Bytes {
+    match value {
+        Value::BulkString(bytes) => bytes.into(),
+        Value::SimpleString(text) => text.into(),
+        // The server writes names and values as bulk strings only.
+        _ => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! Which entries this member has in hand: delivered, and not settled.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use polybus_core::transport::{AckToken, Settlement};
+use tokio::time::Instant;
+
+use crate::reply::EntryId;
+
+/// The entries in hand.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Of the last delivery.
+    epoch: u32,
+    /// By the index of their stream.
+    streams: Vec<HashMap<EntryId, Holding>>,
+    closed: bool,
+}
+
+struct Holding {
+    epoch: u32,
+    /// When the server is known to have given it to us, or to have heard of us, at the earliest.
+    fresh: Instant,
+    /// Given back: whoever claims it may have it, we too.
+    released: bool,
+}
+
+/// What is to be done to settle a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Course {
+    /// Acknowledge: it is ours beyond doubt.
+    Ack,
+    /// Acknowledge if it is ours still.
+    AckIfOwn,
+    /// Give back if it is ours still.
+    Release,
+    /// Nothing: the entry was given back, or delivered again since.
+    Stale,
+    /// Nothing: this member has left the group.
+    Closed,
+}
+
+/// An entry in hand, as of its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InHand {
+    pub(crate) source: u32,
+    pub(crate) id: EntryId,
+    pub(crate) epoch: u32,
+}
+
+impl From<AckToken> for InHand {
+    fn from(token: AckToken) -> Self {
+        Self {
+            source: token.source,
+            id: EntryId::new(token.id[0], token.id[1]),
+            epoch: token.epoch,
+        }
+    }
+}
+
+impl From<InHand> for AckToken {
+    fn from(entry: InHand) -> Self {
+        Self::new(
+            entry.source,
+            entry.epoch,
+            [entry.id.milliseconds, entry.id.sequence],
+        )
+    }
+}
+
+impl Held {
+    /// Takes entries of one stream in hand that the server gave us at `fresh` or later. `None`
+    /// for those that are in hand already, which must not be delivered twice.
+    pub(crate) fn take(
+        &self,
+        source: u32,
+        ids: impl Iterator<Item = EntryId>,
+        fresh: Instant,
+    ) -> Vec<Option<InHand>> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let entries = state.of(source);
+        let mut epoch = state.epoch;
+        let entries = &mut state.streams[entries];
+        let taken = ids
+            .map(|id| {
+                epoch = epoch.wrapping_add(1);
+                let holding = Holding {
+                    epoch,
+                    fresh,
+                    released: false,
+                };
+                match entries.entry(id) {
+                    Entry::Occupied(known) if !known.get().released => {
+                        let known = known.into_mut();
+                        known.fresh = known.fresh.max(fresh);
+                        return None;
+                    }
+                    Entry::Occupied(mut known) => drop(known.insert(holding)),
+                    Entry::Vacant(vacant) => drop(vacant.insert(holding)),
+                }
+                Some(InHand { source, id, epoch })
+            })
+            .collect();
+        state.epoch = epoch;
+        taken
+    }
+
+    /// Whether an entry is in hand, given back or not.
+    pub(crate) fn contains(&self, source: u32, id: EntryId) -> bool {
+        let guard = self.lock();
+        guard
+            .streams
+            .get(source as usize)
+            .is_some_and(|entries| entries.contains_key(&id))
+    }
+
+    /// Whether a delivery is the last one of its entry and the entry ours, beyond doubt.
+    pub(crate) fn is_current(&self, token: AckToken, takeover_after: Duration) -> bool {
+        let mut guard = self.lock();
+        !guard.closed
+            && guard.current(token.into()).is_some_and(|holding| {
+                !holding.released && holding.fresh.elapsed() < takeover_after
+            })
+    }
+
+    /// What is to be done to settle each of a batch. What is to be released counts as given back
+    /// from here on, before the server hears of it: a claim that follows must find it so.
+    pub(crate) fn plan(
+        &self,
+        batch: &[(AckToken, Settlement)],
+        certain_for: Duration,
+    ) -> Vec<Course> {
+        let mut guard = self.lock();
+        let closed = guard.closed;
+        let course = |&(token, settlement): &(AckToken, Settlement)| {
+            if closed {
+                return Course::Closed;
+            }
+            let entry = InHand::from(token);
+            let known = guard
+                .streams
+                .get_mut(entry.source as usize)
+                .and_then(|entries| entries.get_mut(&entry.id));
+            let release = settlement != Settlement::Ack;
+            match known {
+                Some(holding) if holding.epoch != entry.epoch => Course::Stale,
+                Some(holding) if release => {
+                    holding.released = true;
+                    Course::Release
+                }
+                Some(holding) if holding.released => Course::Stale,
+                Some(holding) if holding.fresh.elapsed() < certain_for => Course::Ack,
+                // Not in hand any more: settled before, or lost to another. The server knows.
+                None if release => Course::Release,
+                Some(_) | None => Course::AckIfOwn,
+            }
+        };
+        batch.iter().map(course).collect()
+    }
+
+    /// Lets entries go that are settled, or another's.
+    pub(crate) fn remove(&self, entries: impl IntoIterator<Item = InHand>) {
+        let mut guard = self.lock();
+        for entry in entries {
+            if guard.current(entry).is_some() {
+                guard.streams[entry.source as usize].remove(&entry.id);
+            }
+        }
+    }
+
+    /// The entries that the server last heard of longer ago than `age`, and are not given back.
+    pub(crate) fn older_than(&self, age: Duration) -> Vec<InHand> {
+        let guard = self.lock();
+        let now = Instant::now();
+        let mut found = Vec::new();
+        for (source, entries) in guard.streams.iter().enumerate() {
+            let source = u32::try_from(source).expect("streams are counted in 32 bits");
+            let old = entries.iter().filter(|(_, holding)| {
+                !holding.released && now.duration_since(holding.fresh) >= age
+            });
+            found.extend(old.map(|(id, holding)| InHand {
+                source,
+                id: *id,
+                epoch: holding.epoch,
+            }));
+        }
+        found
+    }
+
+    /// Notes that the server heard of an entry.
+    pub(crate) fn refresh(&self, entry: InHand, fresh: Instant) {
+        if let Some(holding) = self.lock().current(entry) {
+            holding.fresh = holding.fresh.max(fresh);
+        }
+    }
+
+    /// Refuses settlements from now on. Returns how many entries were in hand.
+    pub(crate) fn close(&self) -> usize {
+        let mut guard = self.lock();
+        guard.closed = true;
+        guard.streams.iter().map(HashMap::len).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The index of a stream's entries, which are there after the call.
+    fn of(&mut self, source: u32) -> usize {
+        let index = source as usize;
+        if self.streams.len() <= index {
+            self.streams.resize_with(index + 1, HashMap::new);
+        }
+        index
+    }
+
+    /// The holding of a delivery, if it is the last one of its entry.
+    fn current(&mut self, entry: InHand) -> Option<&mut Holding> {
+        let entries = self.streams.get_mut(entry.source as usize)?;
+        let holding = entries.get_mut(&entry.id)?;
+        (holding.epoch == entry.epoch).then_some(holding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: EntryId = EntryId::new(1, 0);
+    const CERTAIN: Duration = Duration::from_secs(40);
+    const TAKEOVER: Duration = Duration::from_secs(60);
+
+    fn take(held: &Held) -> Option<AckToken> {
+        let taken = held.take(3, [ID].into_iter(), Instant::now());
+        taken[0].map(AckToken::from)
+    }
+
+    fn plan(held: &Held, token: AckToken, settlement: Settlement) -> Course {
+        held.plan(&[(token, settlement)], CERTAIN)[0]
+    }
+
+    #[test]
+    fn what_is_in_hand_is_not_taken_twice() {
+        let held = Held::default();
+        let token = take(&held).unwrap();
+        assert_eq!(token.source, 3);
+        assert!(held.contains(3, ID) && held.is_current(token, TAKEOVER));
+        assert_eq!(take(&held), None);
+        held.remove([token.into()]);
+        assert!(!held.contains(3, ID) && !held.is_current(token, TAKEOVER));
+        assert_ne!(
+            take(&held).unwrap(),
+            token,
+            "a delivery has an epoch of its own"
+        );
+    }
+
+    #[test]
+    fn what_was_given_back_can_be_taken_again_and_its_old_token_is_stale() {
+        let held = Held::default();
+        let old = take(&held).unwrap();
+        assert_eq!(plan(&held, old, Settlement::Release), Course::Release);
+        assert!(!held.is_current(old, TAKEOVER));
+        assert_eq!(plan(&held, old, Settlement::Ack), Course::Stale);
+        let new = take(&held).unwrap();
+        assert_eq!(plan(&held, old, Settlement::Ack), Course::Stale);
+        assert_eq!(plan(&held, old, Settlement::Release), Course::Stale);
+        held.remove([old.into()]);
+        assert_eq!(plan(&held, new, Settlement::Ack), Course::Ack);
+    }
+
+    #[test]
+    fn what_is_not_in_hand_is_asked_of_the_server() {
+        let held = Held::default();
+        let token = AckToken::new(9, 1, [1, 0]);
+        assert_eq!(plan(&held, token, Settlement::Ack), Course::AckIfOwn);
+        assert_eq!(plan(&held, token, Settlement::Release), Course::Release);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certainty_goes_by_when_the_server_last_heard_of_us() {
+        let held = Held::default();
+        let token = take(&held).unwrap();
+        tokio::time::advance(CERTAIN).await;
+        assert_eq!(plan(&held, token, Settlement::Ack), Course::AckIfOwn);
+        assert!(held.is_current(token, TAKEOVER));
+        assert_eq!(held.older_than(CERTAIN), [token.into()]);
+        held.refresh(token.into(), Instant::now());
+        assert_eq!(plan(&held, token, Settlement::Ack), Course::Ack);
+        assert_eq!(held.older_than(CERTAIN), []);
+        tokio::time::advance(TAKEOVER).await;
+        assert!(!held.is_current(token, TAKEOVER));
+        assert_eq!(plan(&held, token, Settlement::Release), Course::Release);
+        assert_eq!(
+            held.older_than(CERTAIN),
+            [],
+            "what is given back is not kept"
+        );
+    }
+
+    #[test]
+    fn a_closed_one_settles_nothing() {
+        let held = Held::default();
+        let token = take(&held).unwrap();
+        assert_eq!(held.close(), 1);
+        assert_eq!(plan(&held, token, Settlement::Ack), Course::Closed);
+        assert!(!held.is_current(token, TAKEOVER));
+    }
+}

@@ -1,0 +1,292 @@
+//! A member of a group: what the tasks of a subscriber and its settlers share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use polybus_core::event::EventId;
+use polybus_core::text::format_text;
+use polybus_core::transport::{AckToken, Delivery, Start};
+use polybus_core::{Error, ErrorKind, Result, Text, Topic};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Cmd, Value};
+use crate::config::RedisConfig;
+use crate::connection::{Connection, Link};
+use crate::entry;
+use crate::error::Failure;
+use crate::held::Held;
+use crate::inbox::Inbox;
+use crate::reply::Entry;
+
+/// What the tasks of a subscriber and its settlers share.
+pub(crate) struct Member {
+    pub(crate) config: RedisConfig,
+    pub(crate) group: Text,
+    pub(crate) name: Text,
+    pub(crate) takeover_after: Duration,
+    /// For everything but the reads that block.
+    pub(crate) link: Link,
+    pub(crate) held: Held,
+    pub(crate) inbox: Inbox,
+    streams: RwLock<Arc<[Topic]>>,
+    /// A stream was added.
+    pub(crate) added: Notify,
+    /// Something was released: a walk finds it.
+    pub(crate) released: Notify,
+    /// Held while entries are claimed, until they are in hand: whoever looks meanwhile at what
+    /// is pending for this member would take them for lost.
+    pub(crate) claiming: tokio::sync::Mutex<()>,
+    /// The tasks are to end.
+    pub(crate) stop: CancellationToken,
+    /// The id of the connection that reads, for `CLIENT UNBLOCK`. 0 is none.
+    pub(crate) reading: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// An entry on its way to the application.
+pub(crate) struct Arrival {
+    pub(crate) entry: Entry,
+    /// How many times it has been delivered, this time included.
+    pub(crate) attempt: u32,
+}
+
+impl Member {
+    pub(crate) fn new(
+        config: RedisConfig,
+        group: Text,
+        name: Text,
+        takeover_after: Duration,
+        link: Link,
+    ) -> Self {
+        Self {
+            inbox: Inbox::new(config.read_ahead, config.read_ahead_bytes),
+            config,
+            group,
+            name,
+            takeover_after,
+            link,
+            held: Held::default(),
+            streams: RwLock::new(Arc::new([])),
+            added: Notify::new(),
+            released: Notify::new(),
+            claiming: tokio::sync::Mutex::new(()),
+            stop: CancellationToken::new(),
+            reading: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// The streams that are read, by their index in [`AckToken::source`].
+    pub(crate) fn streams(&self) -> Arc<[Topic]> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&streams)
+    }
+
+    /// A stream by its index.
+    pub(crate) fn stream(&self, source: u32) -> Option<Topic> {
+        self.streams().get(source as usize).cloned()
+    }
+
+    /// Adds streams that are not read yet. Their groups must exist.
+    pub(crate) fn add_streams(&self, streams: impl IntoIterator<Item = Topic>) {
+        let mut known = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = known.to_vec();
+        for stream in streams {
+            if !all.contains(&stream) {
+                all.push(stream);
+            }
+        }
+        *known = all.into();
+        drop(known);
+        self.added.notify_one();
+    }
+
+    /// The deadline of a command that is sent now.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.config.operation_deadline
+    }
+
+    /// For how long a delivery is ours beyond doubt after the server heard of us. The rest of
+    /// the time is for a command on its way, and for a process that is halted meanwhile.
+    pub(crate) fn certain_for(&self) -> Duration {
+        self.takeover_after * 2 / 3
+    }
+
+    /// Creates the group on a stream if it is not there, and the stream with it.
+    pub(crate) async fn create_group(
+        &self,
+        connection: &Connection,
+        stream: &Topic,
+        start: &str,
+    ) -> Result<()> {
+        let mut command = Cmd::new();
+        command
+            .arg("XGROUP")
+            .arg("CREATE")
+            .arg(stream.name())
+            .arg(self.group.as_str())
+            .arg(start)
+            .arg("MKSTREAM");
+        match connection.call(&command, self.deadline()).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.has_code("BUSYGROUP") => Ok(()),
+            Err(failure) => Err(self.error(failure, "subscribe").with_topic(stream.name())),
+        }
+    }
+
+    /// Creates the groups again that are gone: the server was wiped, or fell back to a replica
+    /// that did not have them. From the beginning, because what was stored since must not be
+    /// skipped.
+    pub(crate) async fn heal(&self, connection: &Connection) -> Result<()> {
+        tracing::warn!(
+            transport = %self.config.name,
+            group = %self.group,
+            "the consumer group is gone from the server: it is created again, from the beginning"
+        );
+        for stream in self.streams().iter() {
+            self.create_group(connection, stream, "0").await?;
+        }
+        Ok(())
+    }
+
+    /// Hands entries that the server gave us at `fresh` or later to the application, but for
+    /// those that it has in hand.
+    pub(crate) fn deliver(&self, source: u32, arrivals: Vec<Arrival>, fresh: Instant) {
+        let Some(topic) = self.stream(source) else {
+            return;
+        };
+        let ids = arrivals.iter().map(|arrival| arrival.entry.id);
+        let taken = self.held.take(source, ids, fresh);
+        let mut deliveries = Vec::with_capacity(arrivals.len());
+        let mut bytes = 0;
+        for (arrival, taken) in arrivals.into_iter().zip(taken) {
+            let Some(taken) = taken else {
+                continue;
+            };
+            // Entries without fields do not exist; the list is empty then, and undecodable.
+            let read = entry::read(arrival.entry.fields.unwrap_or_default());
+            bytes += read.size;
+            let (token, topic) = (AckToken::from(taken), topic.clone());
+            let position = taken.id.position();
+            let delivery = match read.content {
+                Ok(event) => {
+                    Delivery::new(token, topic, position, event).with_headers(read.headers)
+                }
+                Err((record, error)) => {
+                    let error = error
+                        .with_operation("receive")
+                        .with_transport(self.config.name.clone())
+                        .with_topic(topic.name());
+                    Delivery::undecodable(token, topic, position, record, error)
+                }
+            };
+            deliveries.push(delivery.with_attempt(arrival.attempt));
+        }
+        self.inbox.push(deliveries, bytes);
+    }
+
+    /// Counts entries that were trimmed or deleted while they were pending.
+    pub(crate) fn count_lost(&self, stream: &Topic, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.lost.fetch_add(count as u64, Ordering::Relaxed);
+        tracing::warn!(
+            transport = %self.config.name,
+            topic = %stream,
+            group = %self.group,
+            count,
+            "pending entries were deleted from the stream before they were acknowledged"
+        );
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn error(&self, failure: Failure, operation: &'static str) -> Error {
+        self.link.client().origin().error(failure, operation)
+    }
+
+    pub(crate) fn malformed(&self, operation: &'static str) -> Error {
+        self.link.client().origin().malformed(operation)
+    }
+
+    pub(crate) fn closed(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::Closed, "the subscriber is closed")
+            .with_operation(operation)
+            .with_transport(self.config.name.clone())
+    }
+}
+
+/// A name that no other member has.
+pub(crate) fn unique_name(service: &str) -> Text {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        host => host,
+    };
+    let process = std::process::id();
+    format_text!("{service}/{host}/{process}/{}", EventId::generate())
+}
+
+/// The id behind which a new group starts.
+pub(crate) fn start_id(start: Start) -> Option<String> {
+    match start {
+        Start::Beginning => Some("0".to_owned()),
+        Start::Now => Some("$".to_owned()),
+        // The group gets what is behind the id: the last one possible in the millisecond before.
+        Start::Time(time) => match u64::try_from(time.as_millisecond()) {
+            Ok(milliseconds) if milliseconds > 0 => {
+                Some(format!("{}-{}", milliseconds - 1, u64::MAX))
+            }
+            _ => Some("0".to_owned()),
+        },
+        _ => None,
+    }
+}
+
+/// The pairs of an array: a stream and its entries.
+pub(crate) fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
+    match value {
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(|[a, b]| (a, b)),
+                _ => None,
+            })
+            .collect(),
+        Value::Map(pairs) => Some(pairs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_starts_behind_the_last_entry_it_skips() {
+        let at = |time: &str| Start::Time(time.parse().unwrap());
+        for (start, id) in [
+            (Start::Beginning, "0"),
+            (Start::Now, "$"),
+            (at("1970-01-01T00:00:00Z"), "0"),
+            (at("1969-01-01T00:00:00Z"), "0"),
+            (at("1970-01-01T00:00:01.5009Z"), "1499-18446744073709551615"),
+        ] {
+            assert_eq!(start_id(start).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn made_up_names_are_unique() {
+        assert_ne!(unique_name("a"), unique_name("a"));
+        assert!(unique_name("deals").starts_with("deals/"));
+    }
+}

@@ -1,0 +1,258 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use polybus_core::transport::{Outcome, Outgoing, Publisher};
+use polybus_core::{Effect, Error, ErrorKind, Result};
+use tokio::sync::RwLock;
+use tokio::time::{Instant, timeout_at};
+
+use crate::client::{Client, Cmd, Pipeline, Value};
+use crate::connection::{Connection, Link};
+use crate::entry;
+use crate::error::{Failure, again};
+use crate::reply;
+
+/// How many events go to the server in one go, and how many of these chunks are out at once: so
+/// many that the server always has the next one, by measurement.
+const CHUNK: usize = 100;
+const CHUNKS_OUT: usize = 4;
+
+/// A chunk ends early at so many bytes, so that large events are not copied by the hundred.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Publishes to streams by pipelines of `XADD`.
+///
+/// One connection, so that the order of events holds; a lost one is made anew by the next
+/// publish. Nothing is sent twice: what was on its way then is
+/// [`Unknown`](Outcome::Unknown).
+pub struct RedisPublisher {
+    link: Link,
+    delivery_deadline: Duration,
+    closed: AtomicBool,
+    /// Read by publishes that are going on, written by a flush that waits for them.
+    going_on: RwLock<()>,
+}
+
+impl RedisPublisher {
+    pub(crate) async fn connect(client: &Client, delivery_deadline: Duration) -> Result<Self> {
+        let link = Link::new(client.clone(), None);
+        link.connection(Instant::now() + client.connect_deadline())
+            .await?;
+        Ok(Self {
+            link,
+            delivery_deadline,
+            closed: AtomicBool::new(false),
+            going_on: RwLock::new(()),
+        })
+    }
+
+    async fn publish_all(&self, batch: &[Outgoing], outcomes: &mut Vec<Outcome>) -> Result<()> {
+        let deadline = Instant::now() + self.delivery_deadline;
+        let Ok(_going_on) = timeout_at(deadline, self.going_on.read()).await else {
+            return Err(self.late());
+        };
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error());
+        }
+        let connection = self.link.connection(deadline).await?;
+        let mut waiting: VecDeque<Chunk> = VecDeque::with_capacity(CHUNKS_OUT);
+        let mut scratch = Vec::new();
+        let mut rest = batch;
+        while !rest.is_empty() {
+            if Instant::now() >= deadline {
+                break;
+            }
+            if waiting.len() == CHUNKS_OUT
+                && let Some(chunk) = waiting.pop_front()
+            {
+                outcomes.extend(self.outcomes(chunk).await);
+            }
+            let (pipeline, count) = encode(rest, &mut scratch);
+            let (events, behind) = rest.split_at(count);
+            waiting.push_back(Chunk::send(connection.clone(), pipeline, events, deadline).await);
+            rest = behind;
+        }
+        for chunk in waiting {
+            outcomes.extend(self.outcomes(chunk).await);
+        }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.late())
+        }
+    }
+
+    async fn outcomes(&self, chunk: Chunk<'_>) -> Vec<Outcome> {
+        let events = chunk.events.iter();
+        match chunk.replies().await {
+            Ok(replies) => events
+                .zip(replies)
+                .map(|(event, reply)| self.outcome(event, reply))
+                .collect(),
+            Err(failure) => {
+                let error = self.link.client().origin().error(failure, "publish");
+                let unknown = |event: &Outgoing| {
+                    Outcome::Unknown(
+                        again(&error)
+                            .with_effect(Effect::Unknown)
+                            .with_topic(event.topic.name()),
+                    )
+                };
+                events.map(unknown).collect()
+            }
+        }
+    }
+
+    fn outcome(&self, event: &Outgoing, reply: Value) -> Outcome {
+        let origin = self.link.client().origin();
+        let error = match reply {
+            Value::ServerError(error) => origin.error(Failure::Server(error), "publish"),
+            reply => match reply::entry_id(&reply) {
+                Some(id) => return Outcome::Accepted(id.position()),
+                None => origin.malformed("publish"),
+            },
+        };
+        Outcome::from_error(error.with_topic(event.topic.name()))
+    }
+
+    fn late(&self) -> Error {
+        let origin = self.link.client().origin();
+        origin
+            .plain(
+                ErrorKind::Timeout,
+                "the event could not be sent before the delivery deadline",
+            )
+            .with_operation("publish")
+    }
+
+    fn closed_error(&self) -> Error {
+        let origin = self.link.client().origin();
+        origin
+            .plain(ErrorKind::Closed, "the publisher is closed")
+            .with_operation("publish")
+    }
+}
+
+impl Publisher for RedisPublisher {
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        if batch.is_empty() {
+            return outcomes;
+        }
+        if let Err(error) = self.publish_all(batch, &mut outcomes).await {
+            // None of the rest was sent.
+            let rest = &batch[outcomes.len()..];
+            outcomes.extend(rest.iter().map(|event| {
+                let error = again(&error).with_operation("publish");
+                Outcome::Rejected(error.with_topic(event.topic.name()))
+            }));
+        }
+        outcomes
+    }
+
+    async fn flush(&self, deadline: Instant) -> Result<()> {
+        let late = || {
+            let error = self.link.client().origin().plain(
+                ErrorKind::Timeout,
+                "the server has not answered for every event before the deadline",
+            );
+            error.with_operation("flush")
+        };
+        drop(
+            timeout_at(deadline, self.going_on.write())
+                .await
+                .map_err(|_| late())?,
+        );
+        let Some(connection) = self.link.current() else {
+            return Ok(());
+        };
+        // Answers come in order: this one comes after those for callers who stopped waiting.
+        // Its own deadline is a longer one, because it is no reason to give the connection up
+        // that a flush can't wait.
+        let mut command = Cmd::new();
+        command.arg("PING");
+        let answer = connection.call(
+            &command,
+            deadline.max(Instant::now() + self.delivery_deadline),
+        );
+        match timeout_at(deadline, answer).await {
+            // A lost connection owes no answers any more.
+            Ok(_) => Ok(()),
+            Err(_) => Err(late()),
+        }
+    }
+
+    async fn close(&self, deadline: Instant) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        let flushed = self.flush(deadline).await;
+        self.link.disconnect();
+        flushed
+    }
+}
+
+impl fmt::Debug for RedisPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisPublisher")
+            .field("server", self.link.client().origin())
+            .finish_non_exhaustive()
+    }
+}
+
+type Replies = Result<Vec<Value>, Failure>;
+
+/// Events that are on their way together.
+struct Chunk<'a> {
+    events: &'a [Outgoing],
+    state: State,
+}
+
+enum State {
+    Waiting(Pin<Box<dyn Future<Output = Replies> + Send>>),
+    Answered(Replies),
+}
+
+impl<'a> Chunk<'a> {
+    /// Hands the commands to the connection, behind those of every earlier call.
+    async fn send(
+        connection: Connection,
+        pipeline: Pipeline,
+        events: &'a [Outgoing],
+        deadline: Instant,
+    ) -> Self {
+        let mut request: Pin<Box<dyn Future<Output = Replies> + Send>> =
+            Box::pin(async move { connection.pipeline(&pipeline, deadline).await });
+        // The first poll queues the commands, or queues for room to do so, in order.
+        let first = std::future::poll_fn(|context| Poll::Ready(request.as_mut().poll(context)));
+        let state = match first.await {
+            Poll::Ready(replies) => State::Answered(replies),
+            Poll::Pending => State::Waiting(request),
+        };
+        Self { events, state }
+    }
+
+    async fn replies(self) -> Replies {
+        match self.state {
+            State::Waiting(request) => request.await,
+            State::Answered(replies) => replies,
+        }
+    }
+}
+
+/// As many events as make a chunk, at least one, as commands.
+fn encode(events: &[Outgoing], scratch: &mut Vec<u8>) -> (Pipeline, usize) {
+    let mut pipeline = Pipeline::with_capacity(events.len().min(CHUNK));
+    let mut bytes = 0;
+    for event in events.iter().take(CHUNK) {
+        if bytes > 0 && bytes + event.size() > CHUNK_BYTES {
+            break;
+        }
+        bytes += event.size();
+        pipeline.add_command(entry::append(event, scratch));
+    }
+    let count = pipeline.len();
+    (pipeline, count)
+}

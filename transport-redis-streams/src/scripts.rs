@@ -1,0 +1,149 @@
+//! What has to look and act in one step on the server.
+//!
+//! Always sent whole: the server knows a script again by its text, and they are short and rare.
+//! All of them run on one stream, so they run on a cluster too.
+
+use crate::client::Cmd;
+use crate::reply::EntryId;
+
+/// The first arguments of a script: the group and the member.
+macro_rules! for_each_entry {
+    ($own:literal) => {
+        concat!(
+            "local results = {}\n",
+            "for i = 3, #ARGV do\n",
+            "  local id = ARGV[i]\n",
+            "  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]\n",
+            "  if not pending then\n",
+            "    results[i - 2] = 2\n",
+            "  elseif pending[2] ~= ARGV[2] then\n",
+            "    results[i - 2] = 0\n",
+            "  else\n",
+            $own,
+            "\n    results[i - 2] = 1\n",
+            "  end\n",
+            "end\n",
+            "return results\n",
+        )
+    };
+}
+
+/// Acknowledges the entries that are the member's. Answers a [`Possession`] for each.
+pub(crate) const ACK: &str = for_each_entry!("redis.call('XACK', KEYS[1], ARGV[1], id)");
+
+/// Makes the entries that are the member's look as if nobody had touched them since 1970, so
+/// that the next walk of any member takes them. Answers a [`Possession`] for each.
+pub(crate) const RELEASE: &str =
+    for_each_entry!("redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'TIME', 0, 'JUSTID')");
+
+/// Makes the entries that are the member's look as if they had been delivered now. Answers a
+/// [`Possession`] for each.
+pub(crate) const REFRESH: &str =
+    for_each_entry!("redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')");
+
+/// Delivers entries again that are the member's, and counts it. Answers `[id, count, entry]` for
+/// each; an entry that was deleted from the stream is false, and not pending any more.
+pub(crate) const TAKE_OWN: &str = "\
+local taken = {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1]
+  if pending then
+    local entry = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id)[1]
+    taken[#taken + 1] = {id, pending[4] + 1, entry or false}
+  end
+end
+return taken
+";
+
+/// Releases one page of what is pending for the member, from the id in the third argument on,
+/// and removes the member if nothing is. Answers where the next page starts, or nothing.
+pub(crate) const LEAVE: &str = "\
+local page = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', 500, ARGV[2])
+if #page == 0 then
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+  end
+  return false
+end
+local ids = {}
+for i, pending in ipairs(page) do
+  ids[i] = pending[1]
+end
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids)}
+claim[#claim + 1] = 'TIME'
+claim[#claim + 1] = 0
+claim[#claim + 1] = 'JUSTID'
+redis.call(unpack(claim))
+return '(' .. ids[#ids]
+";
+
+/// Removes the members that have nothing pending and received nothing for the time in the third
+/// argument, in milliseconds. Answers how many.
+pub(crate) const REMOVE_STALE: &str = "\
+local removed = 0
+for _, member in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local known = {}
+  for i = 1, #member, 2 do
+    known[member[i]] = member[i + 1]
+  end
+  if known.pending == 0 and known.idle > tonumber(ARGV[3]) and known.name ~= ARGV[2] then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], known.name)
+    removed = removed + 1
+  end
+end
+return removed
+";
+
+/// Counts a page of up to 1,000 entries behind the id in the first argument. Answers the count
+/// and the last id.
+pub(crate) const COUNT_AFTER: &str = "\
+local page = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1000)
+if #page == 0 then
+  return {0, ARGV[1]}
+end
+return {#page, page[#page][1]}
+";
+
+/// Whose an entry is, as the scripts answer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Possession {
+    /// Another member's. Nothing was done.
+    Foreign,
+    /// The member's. It was done.
+    Own,
+    /// Nobody's: acknowledged before, or deleted.
+    Gone,
+}
+
+impl Possession {
+    pub(crate) fn read(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Foreign),
+            1 => Some(Self::Own),
+            2 => Some(Self::Gone),
+            _ => None,
+        }
+    }
+}
+
+/// The call of a script on a stream.
+pub(crate) fn call(script: &str, stream: &str, arguments: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("EVAL").arg(script).arg(1).arg(stream);
+    for argument in arguments {
+        command.arg(*argument);
+    }
+    command
+}
+
+/// Adds the ids of entries to a command.
+pub(crate) fn push_ids(command: &mut Cmd, ids: impl IntoIterator<Item = EntryId>) {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(32);
+    for id in ids {
+        text.clear();
+        write!(text, "{id}").expect("writing into a string does not fail");
+        command.arg(text.as_str());
+    }
+}

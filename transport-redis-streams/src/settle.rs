@@ -1,0 +1,216 @@
+use std::fmt;
+use std::sync::Arc;
+
+use polybus_core::transport::{AckToken, Settlement, Settler};
+use polybus_core::{Error, ErrorKind, Result};
+
+use crate::client::{Cmd, Pipeline, Value};
+use crate::error::{Failure, again};
+use crate::held::{Course, InHand};
+use crate::member::Member;
+use crate::reply;
+use crate::scripts::{self, Possession};
+
+/// How many entries one command settles, so that the server is not held up.
+const PAGE: usize = 500;
+
+/// Settles what a [`RedisSubscriber`](crate::RedisSubscriber) delivered.
+///
+/// A batch goes to the server in one go, as one `XACK` for all entries of a stream. Where the
+/// member can't be sure any more that an entry is its own, because the server has not heard of
+/// it for two thirds of `takeover_after`, the server looks before it acknowledges.
+#[derive(Clone)]
+pub struct RedisSettler {
+    member: Arc<Member>,
+}
+
+/// One command, and which items of the batch it settles.
+struct Request {
+    source: u32,
+    course: Course,
+    items: Vec<usize>,
+}
+
+impl RedisSettler {
+    pub(crate) fn new(member: Arc<Member>) -> Self {
+        Self { member }
+    }
+
+    async fn send(
+        &self,
+        requests: &[Request],
+        batch: &[(AckToken, Settlement)],
+    ) -> Result<Vec<Value>> {
+        let mut pipeline = Pipeline::with_capacity(requests.len());
+        for request in requests {
+            pipeline.add_command(self.command(request, batch)?);
+        }
+        let member = &self.member;
+        let deadline = member.deadline();
+        let connection = member.link.connection(deadline).await;
+        let connection = connection.map_err(|error| error.with_operation("settle"))?;
+        connection
+            .pipeline(&pipeline, deadline)
+            .await
+            .map_err(|failure| member.error(failure, "settle"))
+    }
+
+    fn command(&self, request: &Request, batch: &[(AckToken, Settlement)]) -> Result<Cmd> {
+        let member = &self.member;
+        let Some(stream) = member.stream(request.source) else {
+            return Err(self.stale("the token is not from this subscriber"));
+        };
+        let arguments = [member.group.as_str(), &member.name];
+        let mut command = match request.course {
+            Course::Release => scripts::call(scripts::RELEASE, stream.name(), &arguments),
+            Course::AckIfOwn => scripts::call(scripts::ACK, stream.name(), &arguments),
+            Course::Ack | Course::Stale | Course::Closed => {
+                let mut command = Cmd::with_capacity(3 + request.items.len(), 0);
+                command
+                    .arg("XACK")
+                    .arg(stream.name())
+                    .arg(member.group.as_str());
+                command
+            }
+        };
+        let ids = request
+            .items
+            .iter()
+            .map(|item| InHand::from(batch[*item].0).id);
+        scripts::push_ids(&mut command, ids);
+        Ok(command)
+    }
+
+    /// One result for each item of a request that was answered.
+    fn judge(&self, request: &Request, reply: Value) -> Vec<Result<()>> {
+        let count = request.items.len();
+        let all = |result: &dyn Fn() -> Result<()>| (0..count).map(|_| result()).collect();
+        if let Value::ServerError(error) = reply {
+            let failure = Failure::Server(error);
+            if failure.has_code("NOGROUP") {
+                // The group is gone, and with it what was pending.
+                return all(&|| Ok(()));
+            }
+            let error = self.member.error(failure, "settle");
+            return all(&|| Err(again(&error)));
+        }
+        if request.course == Course::Ack {
+            // The number tells how many were pending: the others were settled before.
+            return all(&|| Ok(()));
+        }
+        let answers = reply::array(reply).unwrap_or_default();
+        if answers.len() != count {
+            return all(&|| Err(self.member.malformed("settle")));
+        }
+        let result = |answer| match reply::number(answer).and_then(Possession::read) {
+            Some(Possession::Own | Possession::Gone) => Ok(()),
+            Some(Possession::Foreign) => Err(self.stale("another member has taken the event over")),
+            None => Err(self.member.malformed("settle")),
+        };
+        answers.iter().map(result).collect()
+    }
+
+    /// Notes what the server did.
+    fn note(&self, request: &Request, batch: &[(AckToken, Settlement)], results: &[Result<()>]) {
+        let acknowledged = request.course != Course::Release;
+        let done = request
+            .items
+            .iter()
+            .zip(results)
+            .filter(|(_, result)| match result {
+                Ok(()) => acknowledged,
+                Err(error) => error.kind() == ErrorKind::Stale,
+            });
+        let done = done.map(|(item, _)| InHand::from(batch[*item].0));
+        self.member.held.remove(done);
+        if !acknowledged {
+            self.member.released.notify_one();
+        }
+    }
+
+    fn stale(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Stale, why)
+            .with_operation("settle")
+            .with_transport(self.member.config.name.clone())
+    }
+}
+
+impl Settler for RedisSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        let courses = self.member.held.plan(batch, self.member.certain_for());
+        let mut results: Vec<Option<Result<()>>> = courses
+            .iter()
+            .map(|course| match course {
+                Course::Stale => Some(Err(self.stale("the event was given back"))),
+                Course::Closed => Some(Err(self.stale("the subscriber is closed"))),
+                Course::Ack | Course::AckIfOwn | Course::Release => None,
+            })
+            .collect();
+        let requests = requests(batch, &courses);
+        let replies = match requests.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.send(&requests, batch).await,
+        };
+        match replies {
+            Ok(replies) => {
+                for (request, reply) in requests.iter().zip(replies) {
+                    let judged = self.judge(request, reply);
+                    self.note(request, batch, &judged);
+                    for (item, result) in request.items.iter().zip(judged) {
+                        results[*item] = Some(result);
+                    }
+                }
+            }
+            Err(error) => {
+                for item in requests.iter().flat_map(|request| &request.items) {
+                    results[*item] = Some(Err(again(&error)));
+                }
+            }
+        }
+        let missing = || Err(self.member.malformed("settle"));
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(missing))
+            .collect()
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        self.member
+            .held
+            .is_current(token, self.member.takeover_after)
+    }
+}
+
+impl fmt::Debug for RedisSettler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettler")
+            .field("group", &self.member.group)
+            .field("member", &self.member.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One command for what is alike, cut to pages.
+fn requests(batch: &[(AckToken, Settlement)], courses: &[Course]) -> Vec<Request> {
+    let mut requests: Vec<Request> = Vec::new();
+    for (item, ((token, _), course)) in batch.iter().zip(courses).enumerate() {
+        if matches!(course, Course::Stale | Course::Closed) {
+            continue;
+        }
+        // From the end, because the last one usually fits.
+        let fitting = requests.iter_mut().rev().find(|request| {
+            request.source == token.source
+                && request.course == *course
+                && request.items.len() < PAGE
+        });
+        match fitting {
+            Some(request) => request.items.push(item),
+            None => requests.push(Request {
+                source: token.source,
+                course: *course,
+                items: vec![item],
+            }),
+        }
+    }
+    requests
+}

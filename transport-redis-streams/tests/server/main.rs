@@ -1,0 +1,14 @@
+//! The transport on a real Redis: what the conformance suite, which knows no server, can't show.
+
+#[cfg(test)]
+mod claiming;
+#[cfg(test)]
+mod connecting;
+#[cfg(test)]
+mod disruption;
+#[cfg(test)]
+mod entries;
+#[cfg(test)]
+mod publishing;
+#[cfg(test)]
+mod support;
