@@ -1,6 +1,7 @@
 //! A transport that does as it is told, and keeps what it was asked.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -261,10 +262,10 @@ impl TransportFactory for Fake {
 }
 
 /// An event of a type, an id and a key.
-pub(crate) fn event_of(event_type: &str, id: impl ToString, key: Option<&str>) -> Event {
+pub(crate) fn event_of(event_type: &str, id: impl Display, key: Option<&str>) -> Event {
     let event = Event::builder(event_type)
         .source("tests")
-        .id(id.to_string());
+        .id(format!("{id}"));
     let event = match key {
         Some(key) => event.key(key),
         None => event,
@@ -273,11 +274,11 @@ pub(crate) fn event_of(event_type: &str, id: impl ToString, key: Option<&str>) -
 }
 
 /// An event without a key.
-pub(crate) fn event(id: impl ToString) -> Event {
+pub(crate) fn event(id: impl Display) -> Event {
     event_of("test.event", id, None)
 }
 
 /// An event with a key.
-pub(crate) fn keyed(id: impl ToString, key: &str) -> Event {
+pub(crate) fn keyed(id: impl Display, key: &str) -> Event {
     event_of("test.event", id, Some(key))
 }

@@ -91,85 +91,90 @@ fn the_defaults_are_those_of_the_docs() {
 }
 
 #[test]
-fn wrong_values_have_file_line_and_key() {
-    let at = |key: &str, what: &str| format!("polybus.toml:9: routes[0].{key}: {what}");
-    check(
-        "batch = { max_events = 0 }",
-        "",
-        &at("batch.max_events", "must be at least 1"),
-    );
-    check(
-        "batch = { max_event = 1 }",
-        "",
-        &at("batch.max_event", "unknown key"),
-    );
-    check(
-        "batch = { max_bytes = '1 heap' }",
-        "",
-        &at("batch.max_bytes", "`1 heap`"),
-    );
-    check(
-        "batch = { max_wait = 5 }",
-        "",
-        &at("batch.max_wait", "must be a duration"),
-    );
-    check(
-        "batch = { group_by = 0 }",
-        "",
-        &at("batch.group_by", "must be `\"topic\"`"),
-    );
-    check(
-        "batch = { group_by = 'key' }",
-        "",
-        &at("batch.group_by", "must be `\"topic\"`"),
-    );
-    check(
-        "priority = 'urgent'",
-        "",
-        &at("priority", "`urgent` is unknown; known: normal, high"),
-    );
-    check(
-        "on_unknown = 'drop'",
-        "",
-        &at("on_unknown", "`drop` is unknown"),
-    );
-    check("validate = true", "", &at("validate", "must be"));
-    check("dedup = {}", "", &at("dedup.window", "is missing"));
-    check(
-        "dedup = { window = '0s' }",
-        "",
-        &at("dedup.window", "must not be zero"),
-    );
-    check(
-        "rate_limit = { per_second = 0 }",
-        "",
-        &at("rate_limit.per_second", "must be"),
-    );
-    check("timeout = '0s'", "", &at("timeout", "must be longer"));
-    check(
-        "retry = { base = '1h' }",
-        "",
-        &at("retry.base", "3600s is over `max`"),
-    );
-    check("fallback = {}", "", &at("fallback.transport", "is missing"));
-    let rest = "[publishing]\nmax_queued_bytes = 0";
-    check(
-        "",
-        rest,
-        "polybus.toml:11: publishing.max_queued_bytes: must be at least 1",
-    );
-    let rest = "[publishing.failed]\nspil = 'x'";
-    check(
-        "",
-        rest,
-        "polybus.toml:11: publishing.failed.spil: unknown key",
-    );
-    let rest = "[routing.default]\ntransport = 'm'\ntopic = 'b'\ntimeout = '0s'";
-    check(
-        "",
-        rest,
-        "polybus.toml:13: routing.default.timeout: must be longer",
-    );
+fn wrong_values_of_a_route_have_file_line_and_key() {
+    for (route, key, what) in [
+        (
+            "batch = { max_events = 0 }",
+            "batch.max_events",
+            "must be at least 1",
+        ),
+        (
+            "batch = { max_event = 1 }",
+            "batch.max_event",
+            "unknown key",
+        ),
+        (
+            "batch = { max_bytes = '1 heap' }",
+            "batch.max_bytes",
+            "`1 heap`",
+        ),
+        (
+            "batch = { max_wait = 5 }",
+            "batch.max_wait",
+            "must be a duration",
+        ),
+        (
+            "batch = { group_by = 0 }",
+            "batch.group_by",
+            "must be `\"topic\"`",
+        ),
+        (
+            "batch = { group_by = 'key' }",
+            "batch.group_by",
+            "must be `\"topic\"`",
+        ),
+        (
+            "priority = 'urgent'",
+            "priority",
+            "`urgent` is unknown; known: normal, high",
+        ),
+        ("on_unknown = 'drop'", "on_unknown", "`drop` is unknown"),
+        ("validate = true", "validate", "must be"),
+        ("dedup = {}", "dedup.window", "is missing"),
+        (
+            "dedup = { window = '0s' }",
+            "dedup.window",
+            "must not be zero",
+        ),
+        (
+            "rate_limit = { per_second = 0 }",
+            "rate_limit.per_second",
+            "must be",
+        ),
+        ("timeout = '0s'", "timeout", "must be longer"),
+        (
+            "retry = { base = '1h' }",
+            "retry.base",
+            "3600s is over `max`",
+        ),
+        ("fallback = {}", "fallback.transport", "is missing"),
+    ] {
+        check(
+            route,
+            "",
+            &format!("polybus.toml:9: routes[0].{key}: {what}"),
+        );
+    }
+}
+
+#[test]
+fn wrong_values_of_all_routes_have_file_line_and_key() {
+    for (rest, expected) in [
+        (
+            "[publishing]\nmax_queued_bytes = 0",
+            "11: publishing.max_queued_bytes: must be at least 1",
+        ),
+        (
+            "[publishing.failed]\nspil = 'x'",
+            "11: publishing.failed.spil: unknown key",
+        ),
+        (
+            "[routing.default]\ntransport = 'm'\ntopic = 'b'\ntimeout = '0s'",
+            "13: routing.default.timeout: must be longer",
+        ),
+    ] {
+        check("", rest, &format!("polybus.toml:{expected}"));
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::task::Poll;
 use foldhash::fast::RandomState;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::pipeline::{Batch, Entry, Filling, Flight, Landed, Pipeline, Sink};
+use super::pipeline::{Batch, Entry, Filling, Flight, Landed, Pipeline, Sink, Stopped};
 use super::publishing::{Publishing, Way};
 use super::reply::{Completed, Reply, Tally, never_answered};
 use super::room::Taken;
@@ -162,13 +162,18 @@ impl<'a> Bulk<'a> {
                 chunk,
                 tally: &mut self.tally,
             };
-            let refused = pipeline.place(&mut entries, &mut filling);
+            let stopped = pipeline.place(&mut entries, &mut filling);
             self.launch_full(number);
-            let Some(entry) = refused else { break };
-            // It goes first: the events of a key keep their order.
-            let rest = std::iter::once(entry).chain(entries);
-            entries = rest.collect::<Vec<_>>().into_iter();
-            self.one_back().await;
+            match stopped {
+                Stopped::Done => break,
+                Stopped::Full => {}
+                Stopped::Behind(entry) => {
+                    // It goes first: the events of a key keep their order.
+                    let rest = std::iter::once(*entry).chain(entries);
+                    entries = rest.collect::<Vec<_>>().into_iter();
+                    self.one_back().await;
+                }
+            }
         }
         self.chunks[number].room = None;
     }
@@ -302,6 +307,10 @@ impl Filling for FillingChunk<'_, '_> {
         own.open.as_mut().map(Flight::batch)
     }
 
+    fn has_full(&self) -> bool {
+        !self.chunk.full.is_empty()
+    }
+
     fn is_open(&mut self, group: u32) -> bool {
         self.chunk.groups.own(group).open.is_some()
     }
@@ -322,6 +331,15 @@ impl Filling for FillingChunk<'_, '_> {
     }
 
     fn placed(&mut self, bytes: u32) {
+        let Chunk { groups, full, .. } = &mut *self.chunk;
+        if let Some(own) = groups.all.get_mut(groups.last)
+            && own
+                .open
+                .as_mut()
+                .is_some_and(|open| !open.batch().fits(1, 0))
+        {
+            full.extend(own.open.take());
+        }
         if let Some(room) = &mut self.chunk.room {
             room.hand_over(bytes);
         }

@@ -10,9 +10,11 @@ use crate::codec::is_json;
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
 use crate::{Error, ErrorKind, Event, Result};
 
+type Check = dyn Fn(&Event) -> Result<()> + Send + Sync;
+
 /// A program's own check of an event before it is published.
 #[derive(Clone)]
-pub struct Validator(Arc<dyn Fn(&Event) -> Result<()> + Send + Sync>);
+pub struct Validator(Arc<Check>);
 
 impl Validator {
     /// A check. Its error is the outcome of the event, which is not sent.

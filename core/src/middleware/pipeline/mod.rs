@@ -56,6 +56,10 @@ impl Pipeline {
     }
 
     /// Sends an event that has its room from where the caller stands, if it can leave at once.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the event goes straight into the queue; a box would be an allocation for each"
+    )]
     pub(super) fn send_now(self: &Arc<Self>, entry: Entry) -> Result<Flight, Entry> {
         let mut state = self.lock();
         let group = state.at(entry.meta.group);
@@ -71,21 +75,21 @@ impl Pipeline {
 
     /// Lets an event that has its room wait for its batch.
     pub(super) fn enqueue(self: &Arc<Self>, entry: Entry) {
-        let mut state = self.lock();
-        self.enqueue_locked(&mut state, entry);
-        // Where the lock is given up with it.
-        drop(state);
+        self.enqueue_locked(&mut self.lock(), entry);
     }
 
     /// Adds as many of the entries as may go now to batches that the caller sends itself, and lets
-    /// others wait. Returns the entry that needs one of the caller's own batches to come back.
+    /// others wait. Stops where the caller has something to do.
     pub(super) fn place<F: Filling>(
         self: &Arc<Self>,
         entries: &mut std::vec::IntoIter<Entry>,
         filling: &mut F,
-    ) -> Option<Entry> {
+    ) -> Stopped {
         let mut state = self.lock();
-        while let Some(mut entry) = entries.next() {
+        while !filling.has_full() {
+            let Some(mut entry) = entries.next() else {
+                return Stopped::Done;
+            };
             let (group, bytes) = (entry.meta.group, entry.meta.bytes);
             if let Some(batch) = filling.open_batch(group, bytes)
                 && state.may_join(entry.meta.slot, batch)
@@ -103,7 +107,7 @@ impl Pipeline {
             let waiting = state.at(group);
             let own = filling.has_out(group);
             if own && !waiting.has_capacity() {
-                return Some(entry);
+                return Stopped::Behind(Box::new(entry));
             }
             let full = entries.len() + 1 >= waiting.route.batch.max_events;
             let may_open = !waiting.is_waiting()
@@ -121,7 +125,7 @@ impl Pipeline {
             }
             filling.placed(bytes);
         }
-        None
+        Stopped::Full
     }
 
     /// Waits until everything given before has its outcome.
@@ -251,10 +255,22 @@ impl Pipeline {
     }
 }
 
+/// Why placing events stopped.
+pub(super) enum Stopped {
+    /// All have their place.
+    Done,
+    /// A batch is full and is to be sent before the next event.
+    Full,
+    /// The event needs one of the caller's own batches to come back.
+    Behind(Box<Entry>),
+}
+
 /// A caller that fills batches and sends them itself.
 pub(super) trait Filling {
     /// The batch of a group that has room for an event, if one is open. A full one is set aside.
     fn open_batch(&mut self, group: u32, bytes: u32) -> Option<&mut Batch>;
+    /// Whether a full batch was set aside.
+    fn has_full(&self) -> bool;
     /// Whether a batch of the group is open.
     fn is_open(&mut self, group: u32) -> bool;
     /// Whether the caller has batches of the group out.
