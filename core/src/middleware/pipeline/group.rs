@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::keys::{NO_KEY, hash_of};
 use crate::middleware::reply::Reply;
 use crate::middleware::route::Route;
 use crate::transport::Outgoing;
@@ -18,7 +19,9 @@ pub(in crate::middleware) struct Entry {
 /// What is known of an event beside itself.
 #[derive(Debug)]
 pub(in crate::middleware) struct Meta {
-    /// Where its key is kept.
+    /// Of its topic and key.
+    pub(super) hash: u32,
+    /// Where its key is kept while it has its place.
     pub(super) slot: u32,
     pub(in crate::middleware) group: u32,
     /// What it takes of the room.
@@ -41,9 +44,10 @@ impl Entry {
         bytes: u32,
         reply: Reply,
     ) -> Self {
-        let slot = super::keys::slot_of(&outgoing);
+        let hash = hash_of(&outgoing);
         let meta = Meta {
-            slot,
+            hash,
+            slot: NO_KEY,
             group,
             bytes,
             attempts: 0,

@@ -60,11 +60,15 @@ impl Pipeline {
         clippy::result_large_err,
         reason = "the event goes straight into the queue; a box would be an allocation for each"
     )]
-    pub(super) fn send_now(self: &Arc<Self>, entry: Entry) -> Result<Flight, Entry> {
+    pub(super) fn send_now(self: &Arc<Self>, mut entry: Entry) -> Result<Flight, Entry> {
         let mut state = self.lock();
         let group = state.at(entry.meta.group);
         let free = !group.is_waiting() && group.has_capacity();
-        if !free || !group.is_due() || !state.is_free(entry.meta.slot) {
+        if !free || !group.is_due() {
+            return Err(entry);
+        }
+        state.locate(&mut entry);
+        if !state.is_free(&entry) {
             return Err(entry);
         }
         let mut batch = state.open(entry.meta.group, 1);
@@ -91,14 +95,15 @@ impl Pipeline {
                 return Stopped::Done;
             };
             let (group, bytes) = (entry.meta.group, entry.meta.bytes);
+            state.locate(&mut entry);
             if let Some(batch) = filling.open_batch(group, bytes)
-                && state.may_join(entry.meta.slot, batch)
+                && state.may_join(&entry, batch)
             {
                 state.join(entry, batch);
                 filling.placed(bytes);
                 continue;
             }
-            if filling.is_open(group) || !state.is_free(entry.meta.slot) {
+            if filling.is_open(group) || !state.is_free(&entry) {
                 entry.meta.reply = filling.ticket(entry.meta.reply);
                 self.enqueue_locked(&mut state, entry);
                 filling.placed(bytes);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::group::{Batch, Entry, Group, GroupNames, Meta};
-use super::keys::{Keys, NO_KEY, QUEUED, SET, Slot};
+use super::keys::{Keys, NO_KEY, QUEUED, SET};
 use super::lane::Lanes;
 use crate::Text;
 use crate::middleware::route::Route;
@@ -64,17 +64,23 @@ impl State {
         Batch::new(id, group, Arc::clone(&group_state.route), capacity)
     }
 
-    /// Whether an event may go in a batch that starts now.
-    pub(super) fn is_free(&mut self, slot: u32) -> bool {
-        slot == NO_KEY || self.keys.slot(slot).is_free()
+    /// Finds the slot of an event that is about to get its place, under the same lock.
+    pub(super) fn locate(&mut self, entry: &mut Entry) {
+        entry.meta.slot = self.keys.find(entry.meta.hash);
     }
 
-    /// Whether an event may go in a batch that is being filled.
-    pub(super) fn may_join(&mut self, slot: u32, batch: &Batch) -> bool {
-        if slot == NO_KEY {
+    /// Whether an event may go in a batch that starts now, once it is [located](Self::locate).
+    pub(super) fn is_free(&mut self, entry: &Entry) -> bool {
+        entry.meta.slot == NO_KEY || self.keys.slot(entry.meta.slot).is_free()
+    }
+
+    /// Whether an event may go in a batch that is being filled, once it is
+    /// [located](Self::locate).
+    pub(super) fn may_join(&mut self, entry: &Entry, batch: &Batch) -> bool {
+        if entry.meta.slot == NO_KEY {
             return true;
         }
-        let slot = self.keys.slot(slot);
+        let slot = self.keys.slot(entry.meta.slot);
         !slot.parked && (slot.entries == 0 || slot.batch == batch.id)
     }
 
@@ -92,6 +98,7 @@ impl State {
 
     /// Lets a new event wait.
     pub(super) fn enqueue(&mut self, mut entry: Entry) {
+        self.locate(&mut entry);
         entry.meta.epoch = self.epochs.enter();
         let group = entry.meta.group;
         if entry.meta.slot != NO_KEY {
@@ -200,20 +207,18 @@ impl State {
             woken,
             ..
         } = self;
-        let slot = keys.slot(number);
-        *slot = Slot::default();
         let (set, left) = lanes.take(number, |group| {
             let limits = &groups[group as usize].route.batch;
             (limits.max_events, limits.max_bytes)
         });
+        let slot = keys.slot(number);
+        slot.parked = left;
+        slot.batch = QUEUED;
         let Some(first) = set.first() else { return };
         let group = first.meta.group;
-        *slot = Slot {
-            entries: u32::try_from(set.len()).expect("a set is bounded by the room of the bus"),
-            batch: SET,
-            group,
-            parked: left,
-        };
+        slot.entries = u32::try_from(set.len()).expect("a set is bounded by the room of the bus");
+        slot.batch = SET;
+        slot.group = group;
         groups[group as usize].sets.push_back(set);
         woken.push(group);
     }

@@ -124,13 +124,16 @@ fn an_epoch_is_over_when_its_events_are_done() {
 }
 
 #[test]
-fn a_batch_that_is_dropped_keys_and_all_lets_the_next_go() {
+fn a_key_may_join_its_own_batch_and_no_other() {
     let mut state = state(10);
     let mut batch = state.open(0, 1);
-    state.join(entry("1", "k", 0), &mut batch);
-    assert!(state.may_join(entry("2", "k", 0).meta.slot, &batch));
+    let [mut first, mut second] = ["1", "2"].map(|id| entry(id, "k", 0));
+    state.locate(&mut first);
+    state.join(first, &mut batch);
+    state.locate(&mut second);
+    assert!(state.may_join(&second, &batch));
     let other = state.open(0, 1);
-    assert!(!state.may_join(entry("2", "k", 0).meta.slot, &other));
+    assert!(!state.may_join(&second, &other));
     state.settle(&batch, |_| false);
-    assert!(state.may_join(entry("2", "k", 0).meta.slot, &other));
+    assert!(state.may_join(&second, &other));
 }
