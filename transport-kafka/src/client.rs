@@ -69,12 +69,17 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
     finish(grouped(client, config), config)
 }
 
+/// Whether brokers share out the partitions (KIP-848), not a member.
+pub(crate) fn is_broker_side(config: &KafkaConfig) -> bool {
+    let protocol = config.properties.get("group.protocol");
+    protocol.is_some_and(|protocol| protocol.as_str() == "consumer")
+}
+
 /// How a consumer is a member. Also for one that never is: the client checks all settings
 /// against each other.
 fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    // The broker-side protocol (KIP-848) keeps these two to itself and refuses them.
-    let property = config.properties.get("group.protocol");
-    if property.is_none_or(|protocol| protocol.as_str() != "consumer") {
+    // The broker keeps these two to itself then, and the client refuses them.
+    if !is_broker_side(config) {
         client
             .set("session.timeout.ms", milliseconds(config.session_timeout))
             .set("partition.assignment.strategy", "cooperative-sticky");

@@ -1,5 +1,7 @@
 //! Groups: partitions that move between members, positions on the server, a reader that pauses.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod common;
 
 use std::sync::Arc;
@@ -461,4 +463,42 @@ async fn topics_that_fit_a_pattern_are_found_also_when_there_are_none_yet() {
     seen.dedup();
     assert_eq!(seen, [topics[0].name(), topics[2].name()]);
     member.close(deadline()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscribe_that_is_given_up_leaves_no_member() {
+    let server = KafkaServer::shared().await;
+    let kafka = connect(server).await;
+    let topic = topic(&kafka, 1).await;
+    let group = unique_name("group");
+    let subscribe = join(&kafka, &group, &topic);
+    assert!(timeout(Duration::from_millis(1), subscribe).await.is_err());
+    // Its partition is free at once, without waiting for a session to end.
+    let publisher = kafka.publisher().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 0..3, 1)).await;
+    let mut member = join(&kafka, &group, &topic).await;
+    let mut counts = Counts::default();
+    handle(&mut member, &mut counts, 3).await;
+    assert_eq!(counts.wrong(3), []);
+    member.close(deadline()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_for_whom_there_is_no_partition_joins_and_waits() {
+    let server = KafkaServer::shared().await;
+    for protocol in ["classic", "consumer"] {
+        let config = config(server).property("group.protocol", protocol);
+        let kafka = KafkaTransport::connect(config).await.unwrap();
+        let topic = topic(&kafka, 1).await;
+        let group = unique_name("group");
+        let first = join(&kafka, &group, &topic).await;
+        let mut second = join(&kafka, &group, &topic).await;
+        let publisher = kafka.publisher().await.unwrap();
+        publish_all(&publisher, &numbered(&topic, 0..3, 1)).await;
+        first.close(deadline()).await.unwrap();
+        let mut counts = Counts::default();
+        handle(&mut second, &mut counts, 3).await;
+        assert_eq!(counts.wrong(3), [], "{protocol}");
+        second.close(deadline()).await.unwrap();
+    }
 }

@@ -1,5 +1,7 @@
 //! What stands on the topic, read and written by the bare client.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod common;
 
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::*;
 use polybus_core::transport::{
-    Headers, Outgoing, Publisher, RawRecord, Settlement, Settler, Subscriber, Transport,
+    Headers, Outcome, Outgoing, Publisher, RawRecord, Settlement, Settler, Subscriber, Transport,
 };
 use polybus_core::{ErrorKind, Event, Topic};
 use polybus_test_support::{KafkaServer, unique_name};
@@ -16,6 +18,9 @@ use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 type BareHeaders = Vec<(String, Option<Vec<u8>>)>;
+
+/// Key, headers and value.
+type BareRecord<'a> = (Option<&'a [u8]>, BareHeaders, Option<&'a [u8]>);
 
 fn headers_of(message: &impl Message) -> BareHeaders {
     let headers = message.headers().unwrap();
@@ -155,11 +160,7 @@ async fn a_raw_record_is_sent_as_it_is() {
 }
 
 /// Writes records with the bare client, in their order.
-fn write(
-    server: &KafkaServer,
-    topic: &Topic,
-    records: &[(Option<&[u8]>, BareHeaders, Option<&[u8]>)],
-) {
+fn write(server: &KafkaServer, topic: &Topic, records: &[BareRecord<'_>]) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", server.brokers())
         .create()
@@ -247,7 +248,7 @@ async fn what_is_no_event_keeps_its_bytes_and_holds_up_nothing() {
     bad_value.push(text("ce_time", "yesterday"));
     let batch_mode = vec![text("content-type", "application/cloudevents-batch+json")];
     let broken = vec![text("content-type", "application/cloudevents+json")];
-    let records: [(Option<&[u8]>, BareHeaders, Option<&[u8]>); 6] = [
+    let records: [BareRecord<'_>; 6] = [
         (Some(b"k"), vec![], Some(b"\xff\xfe")),
         (Some(b"\xff\x00"), minimal("bad-key"), Some(b"data")),
         (None, bad_value, None),
@@ -344,10 +345,38 @@ async fn a_large_record_is_judged_by_the_broker() {
         Outgoing::new(topic.clone(), event.unwrap())
     };
     let outcomes = publisher.publish(&[of(4 << 20), of(9 << 20), of(1)]).await;
-    let results: Vec<_> = outcomes.into_iter().map(|o| o.into_result()).collect();
+    let results: Vec<_> = outcomes.into_iter().map(Outcome::into_result).collect();
     assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
     let error = results[1].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert_eq!(error.effect(), polybus_core::Effect::NotApplied);
     assert_eq!(error.topic(), Some(topic.name()));
+}
+
+/// The client library panics over such a record; the subscriber must not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_name_that_is_not_utf8_takes_nobody_down() {
+    let server = KafkaServer::shared().await;
+    let kafka = connect(server).await;
+    let topic = topic(&kafka, 1).await;
+    let publisher = kafka.publisher().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 0..1, 1)).await;
+    common::raw::store(
+        server.brokers(),
+        topic.name(),
+        (b"\xff\xfe", b"x"),
+        b"poison",
+    );
+    publish_all(&publisher, &numbered(&topic, 1..2, 1)).await;
+    let mut subscriber = join(&kafka, &unique_name("group"), &topic).await;
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 3 {
+        deliveries.extend(recv(&mut subscriber, 10).await);
+    }
+    assert_eq!(deliveries[0].event().unwrap().id(), "0");
+    let undecodable = deliveries[1].event().unwrap_err();
+    assert!(undecodable.error.to_string().contains("header"));
+    assert_eq!(undecodable.record.value.as_deref(), Some(&b"poison"[..]));
+    assert_eq!(undecodable.record.headers.len(), 1);
+    assert_eq!(deliveries[2].event().unwrap().id(), "1");
 }

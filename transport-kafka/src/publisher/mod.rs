@@ -15,13 +15,17 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::pending::{Pending, Ticket};
 use self::producer::{Handle, Producer, Record};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{Origin, code_of};
+
+/// How long to wait at most before the client's queue is looked at again. An answer ends the
+/// wait, but the client frees the record's place only a moment after it.
+const ROOM_CHECK: Duration = Duration::from_millis(1);
 
 /// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync.
 ///
@@ -54,8 +58,8 @@ enum Refusal<'a> {
     Full(Record<'a>),
     /// It takes nothing any more: another one may.
     Fatal(Record<'a>),
-    /// It does not know the topic, which may have been made since.
-    UnknownTopic(Record<'a>),
+    /// It holds something against the topic, which may have changed since.
+    Topic(Record<'a>, KafkaError),
     Other(KafkaError),
 }
 
@@ -118,20 +122,15 @@ impl KafkaPublisher {
         let topic = outgoing.topic.name();
         let refused = |error| Some(self.origin.not_taken(topic, error));
         let mut record = record::record(outgoing, number);
-        let (mut room_wanted, mut looked_up, mut rebuilt) = (false, false, false);
+        let (mut looked_up, mut rebuilt) = (false, false);
         loop {
             record = match try_send(producer, record) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full(record)) => {
-                    let waited = match room_wanted {
-                        true => timeout_at(deadline, self.pending.room()).await,
-                        false => Ok(()),
-                    };
-                    if waited.is_err() {
+                    if Instant::now() >= deadline {
                         return Err(None);
                     }
-                    self.pending.want_room();
-                    room_wanted = true;
+                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
                     record
                 }
                 Err(Refusal::Fatal(record)) if !rebuilt => {
@@ -139,16 +138,18 @@ impl KafkaPublisher {
                     *producer = self.rebuild().map_err(refused)?;
                     record
                 }
-                Err(Refusal::UnknownTopic(record)) if !looked_up => {
+                Err(Refusal::Topic(record, _)) if !looked_up => {
                     looked_up = true;
                     self.look_up(producer.handle(), topic, deadline).await;
                     record
                 }
-                Err(Refusal::Fatal(_)) => return Err(refused(code(RDKafkaErrorCode::Fatal))),
-                Err(Refusal::UnknownTopic(_)) => {
-                    return Err(refused(code(RDKafkaErrorCode::UnknownTopic)));
+                Err(Refusal::Fatal(_)) => {
+                    let code = RDKafkaErrorCode::Fatal;
+                    return Err(refused(KafkaError::MessageProduction(code)));
                 }
-                Err(Refusal::Other(error)) => return Err(refused(error)),
+                Err(Refusal::Topic(_, error) | Refusal::Other(error)) => {
+                    return Err(refused(error));
+                }
             };
         }
     }
@@ -160,7 +161,7 @@ impl KafkaPublisher {
         Producer::new(&self.client, &self.pending, &self.origin)
     }
 
-    /// The client remembers for minutes that a topic does not exist: asks again.
+    /// The client remembers for minutes that a topic does not exist or is not for us: asks again.
     async fn look_up(&self, handle: Handle, topic: &str, deadline: Instant) {
         let within = self
             .operation_deadline
@@ -258,6 +259,10 @@ impl Publisher for KafkaPublisher {
     }
 }
 
+#[expect(
+    clippy::result_large_err,
+    reason = "a record that is given back is tried again as it is"
+)]
 fn try_send<'a>(producer: &Producer, record: Record<'a>) -> Result<(), Refusal<'a>> {
     if producer.is_fatal() {
         return Err(Refusal::Fatal(record));
@@ -267,13 +272,14 @@ fn try_send<'a>(producer: &Producer, record: Record<'a>) -> Result<(), Refusal<'
         .map_err(|(error, record)| match code_of(&error) {
             Some(RDKafkaErrorCode::QueueFull) => Refusal::Full(record),
             Some(RDKafkaErrorCode::Fatal) => Refusal::Fatal(record),
-            Some(RDKafkaErrorCode::UnknownTopic) => Refusal::UnknownTopic(record),
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed,
+            ) => Refusal::Topic(record, error),
             _ => Refusal::Other(error),
         })
-}
-
-fn code(code: RDKafkaErrorCode) -> KafkaError {
-    KafkaError::MessageProduction(code)
 }
 
 /// Runs what blocks on a thread for it. `None` if the runtime is shutting down.

@@ -25,12 +25,17 @@ use super::reading::Owned;
 use super::shared::{Orders, Shared};
 use super::start;
 use crate::asking::Partition;
+use crate::client;
 use crate::config::KafkaConfig;
-use crate::error::Origin;
+use crate::error::{Origin, is_stale};
 
 /// The longest the thread sleeps. Whatever there is to do wakes it; this bounds what a lost
 /// wake-up could cost.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// How long to wait for a share that may be empty without a word. A member gets what is free
+/// with the group's first answer, some milliseconds after it asked.
+const SILENT_SHARE: Duration = Duration::from_secs(2);
 
 /// How long the thread waits for the client at a time while it leaves the group.
 pub(super) const LEAVING_POLL: Duration = Duration::from_millis(20);
@@ -168,13 +173,28 @@ impl Member {
         let names: Vec<String> = topics.chain(patterns).collect();
         let deadline = Instant::now() + config.join_deadline;
         self.subscribed = partitions.iter().cloned().collect();
-        self.settle_start(&partitions, deadline)?;
+        let is_settled = self.settle_start(&partitions, deadline)?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.consumer
             .subscribe(&names)
             .map_err(|error| origin.client("subscribe", error))?;
-        // Nothing to share out: the group answers when a topic appears.
-        while self.shares == 0 && !partitions.is_empty() {
+        match partitions.is_empty() {
+            // Nothing to share out: the group answers when a topic appears.
+            true => Ok(()),
+            false => self.wait_for_share(is_settled, deadline),
+        }
+    }
+
+    /// Waits until the group has given a share, which may be empty. In the broker-side protocol
+    /// an empty one is not told of.
+    fn wait_for_share(&mut self, is_settled: bool, deadline: Instant) -> Result<()> {
+        let origin = self.plan.origin.clone();
+        let may_be_silent = is_settled && client::is_broker_side(&self.plan.config);
+        let until = match may_be_silent {
+            true => deadline.min(Instant::now() + SILENT_SHARE),
+            false => deadline,
+        };
+        while self.shares == 0 {
             if self.plan.shared.orders() != Orders::Read {
                 return Err(origin.error("subscribe", ErrorKind::Closed, "given up"));
             }
@@ -182,12 +202,12 @@ impl Member {
             if let Some(error) = self.failure.take() {
                 return Err(error.with_operation("subscribe"));
             }
-            if Instant::now() >= deadline {
-                return Err(origin.error(
-                    "subscribe",
-                    ErrorKind::Timeout,
-                    "the group did not let the member in before `join_deadline`",
-                ));
+            if Instant::now() >= until {
+                let why = "the group did not let the member in before `join_deadline`";
+                return match may_be_silent {
+                    true => Ok(()),
+                    false => Err(origin.error("subscribe", ErrorKind::Timeout, why)),
+                };
             }
             if self.shares == 0 {
                 thread::park_timeout(LONGEST_SLEEP);
@@ -196,17 +216,18 @@ impl Member {
         Ok(())
     }
 
-    /// Settles the group's position before anybody is a member: later only members may. Where
-    /// there are some it is settled with what the group gives this one.
-    fn settle_start(&mut self, partitions: &[Partition], deadline: Instant) -> Result<()> {
+    /// Settles the group's position before anybody is a member: later only members may. Returns
+    /// whether it could; where there are members it is settled with what the group gives this
+    /// one.
+    fn settle_start(&mut self, partitions: &[Partition], deadline: Instant) -> Result<bool> {
         let failed = |own: &Self, error| own.plan.origin.client("subscribe", error);
         let left = deadline.saturating_duration_since(Instant::now());
         let start = self.plan.subscription.start;
         let positions = start::positions(&self.consumer, partitions, start, |_| true, left)
             .map_err(|error| failed(self, error))?;
         match self.commit_start(&positions.new, deadline) {
-            Ok(()) => Ok(()),
-            Err(code) if crate::error::is_stale(code) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(code) if is_stale(code) => Ok(false),
             Err(code) => Err(self.plan.origin.code("subscribe", code)),
         }
     }

@@ -353,3 +353,7 @@ impl State {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
