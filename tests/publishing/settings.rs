@@ -141,6 +141,18 @@ fn wrong_values_of_a_route_have_file_line_and_key() {
             "rate_limit.per_second",
             "must be",
         ),
+    ] {
+        check(
+            route,
+            "",
+            &format!("polybus.toml:9: routes[0].{key}: {what}"),
+        );
+    }
+}
+
+#[test]
+fn what_contradicts_or_is_missing_has_file_line_and_key() {
+    for (route, key, what) in [
         ("timeout = '0s'", "timeout", "must be longer"),
         (
             "retry = { base = '1h' }",

@@ -39,6 +39,8 @@ pub(super) struct Bulk<'a> {
 struct Chunk<'a> {
     pipeline: &'a Arc<Pipeline>,
     entries: Vec<Entry>,
+    /// How many to make place for, so that the list does not grow by copies.
+    expected: usize,
     bytes: u32,
     groups: Groups,
     /// Full batches, to be sent.
@@ -124,6 +126,9 @@ impl<'a> Bulk<'a> {
         let number = self.chunk(way.pipeline);
         let chunk = &mut self.chunks[number];
         let entry = Entry::new(outgoing, way.group, charge, Reply::Own(index));
+        if chunk.entries.capacity() == 0 {
+            chunk.entries.reserve(chunk.expected);
+        }
         chunk.entries.push(entry);
         chunk.bytes += charge;
         // With the next event as large as this one, the chunk must still find room.
@@ -139,7 +144,9 @@ impl<'a> Bulk<'a> {
             .iter()
             .position(|chunk| Arc::ptr_eq(chunk.pipeline, pipeline));
         known.unwrap_or_else(|| {
-            self.chunks.push(Chunk::new(pipeline));
+            let coming = self.outcomes.capacity() - self.outcomes.len();
+            let expected = coming.min(CHUNK_EVENTS);
+            self.chunks.push(Chunk::new(pipeline, expected));
             self.chunks.len() - 1
         })
     }
@@ -149,6 +156,7 @@ impl<'a> Bulk<'a> {
     pub(super) async fn give(&mut self, number: usize) {
         let entries = std::mem::take(&mut self.chunks[number].entries);
         let bytes = std::mem::take(&mut self.chunks[number].bytes);
+        self.chunks[number].expected = entries.len();
         let events = u32::try_from(entries.len()).expect("a chunk is bounded");
         match self.room(events, bytes).await {
             Ok(room) => self.chunks[number].room = Some(room),
@@ -279,10 +287,11 @@ impl<'a> Bulk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    fn new(pipeline: &'a Arc<Pipeline>) -> Self {
+    fn new(pipeline: &'a Arc<Pipeline>, expected: usize) -> Self {
         Self {
             pipeline,
             entries: Vec::new(),
+            expected,
             bytes: 0,
             groups: Groups::default(),
             full: Vec::new(),

@@ -67,7 +67,7 @@ impl Keys {
         if self.0.is_empty() {
             self.0.resize(SLOTS, Slot::default());
         }
-        let first = hash as usize * BUCKET & (SLOTS - 1);
+        let first = (hash as usize * BUCKET) & (SLOTS - 1);
         // The upper bits: the lower ones chose the bucket.
         let to_share = (hash >> 30) as usize;
         let bucket = &mut self.0[first..first + BUCKET];
