@@ -15,3 +15,5 @@ mod order;
 mod retries;
 #[path = "publishing/settings.rs"]
 mod settings;
+#[path = "publishing/threads.rs"]
+mod threads;
