@@ -8,9 +8,11 @@ use futures::future::try_join_all;
 use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
 use crate::kinds;
+use crate::middleware::Publishing;
+use crate::middleware::layers::Validator;
 use crate::routing::RouteTable;
 use crate::transport::{Transport, TransportConfig, TransportFactory};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::{Error, ErrorKind, Event, Result, Text};
 
 /// Builds a [`Bus`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -18,6 +20,7 @@ pub struct BusBuilder {
     config: Source,
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
+    validator: Option<Validator>,
 }
 
 /// Where the config comes from.
@@ -37,6 +40,7 @@ impl BusBuilder {
             config: Source::None,
             factories,
             in_memory: false,
+            validator: None,
         }
     }
 
@@ -68,6 +72,16 @@ impl BusBuilder {
         self
     }
 
+    /// Checks events before they are sent, on routes with `validate = "strict"`, after what is
+    /// checked there of every event. An error is the outcome of the event, which is not sent.
+    pub fn validate(
+        mut self,
+        check: impl Fn(&Event) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.validator = Some(Validator::new(check));
+        self
+    }
+
     /// Compiles the routes and connects to every transport, all at once.
     ///
     /// # Errors
@@ -92,8 +106,14 @@ impl BusBuilder {
             .transports
             .keys()
             .map(|name| self.connect(&config, name));
-        let transports = try_join_all(connecting).await?.into_iter().collect();
-        Ok(Bus::new(config, routes, transports))
+        let transports: BTreeMap<Text, Connected> =
+            try_join_all(connecting).await?.into_iter().collect();
+        let publishers = transports.iter();
+        let publishers = publishers
+            .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
+            .collect();
+        let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
+        Ok(Bus::new(config, routes, transports, publishing))
     }
 
     async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {

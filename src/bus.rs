@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use crate::builder::BusBuilder;
 use crate::config::Config;
+use crate::middleware::Publishing;
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
-use crate::transport::{DynPublisher, DynTransport, Publisher};
+use crate::transport::{DynPublisher, DynTransport};
 use crate::{Error, ErrorKind, Result, Text};
 
 /// One event bus over all transports of a config. Clones are handles to the same bus.
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) routes: RouteTable,
     pub(crate) transports: BTreeMap<Text, Connected>,
+    pub(crate) publishing: Publishing,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     closed: AtomicBool,
 }
@@ -64,8 +66,10 @@ impl Bus {
         config: Config,
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
+        publishing: Publishing,
     ) -> Self {
         let inner = Inner {
+            publishing,
             config,
             routes,
             transports,
@@ -124,13 +128,15 @@ impl Bus {
     }
 
     /// Stops: subscriptions take nothing more in and finish what their handlers have started,
-    /// settle and leave their groups; publishers flush. Ends within the deadline and says what
-    /// was left over. Later calls find nothing to do.
+    /// settle and leave their groups; what was published waits for its outcome. Ends within the
+    /// deadline and says what was left over: events without an outcome are in the report, with
+    /// the reason. Later calls find nothing to do.
     ///
     /// ```no_run
     /// # async fn example(bus: polybus::Bus) -> polybus::Result<()> {
     /// let report = bus.close("10s").await?;
     /// assert_eq!(report.unfinished(), 0);
+    /// assert!(report.unsent().is_empty());
     /// # Ok(()) }
     /// ```
     ///
@@ -148,32 +154,16 @@ impl Bus {
             .for_each(|task| task.shutdown.request(within));
         let finishing = subscriptions.into_iter().map(|task| task.finish(deadline));
         let subscriptions: Vec<SubscriptionReport> = join_all(finishing).await;
-        let closing = self
-            .inner
-            .transports
-            .iter()
-            .map(|(name, connected)| async move {
-                let closed = connected.publisher.close(deadline).await;
-                closed.map_err(|error| error.with_transport(name.clone()))
-            });
-        let errors = join_all(closing)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-            .collect();
+        let closed = self.inner.publishing.close(deadline).await;
         Ok(CloseReport {
             subscriptions,
-            errors,
+            unsent: closed.unsent,
+            errors: closed.errors,
         })
     }
 
-    pub(crate) fn publisher(&self, transport: &str) -> Result<&DynPublisher> {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
-        let connected = self.inner.transports.get(transport);
-        let connected = connected.expect("routes name only transports of the config");
-        Ok(&connected.publisher)
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
     }
 
     /// Keeps a subscription that runs.
@@ -188,7 +178,7 @@ impl Bus {
         group: &str,
         topics: &[(Text, Text)],
     ) -> Result<()> {
-        if self.inner.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(closed());
         }
         let subscriptions = self.subscriptions();
@@ -247,7 +237,7 @@ impl Bus {
     }
 }
 
-fn closed() -> Error {
+pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the bus is closed")
 }
 

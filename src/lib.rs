@@ -54,7 +54,9 @@
 
 mod builder;
 mod bus;
+mod failed;
 mod kinds;
+mod made;
 mod publish;
 mod report;
 mod signal;
@@ -63,7 +65,9 @@ mod topics;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
-pub use publish::BusEvent;
+pub use failed::Failed;
+pub use made::BusEvent;
+pub use publish::Enqueued;
 pub use report::{CloseReport, Receipt, SubscriptionReport};
 pub use signal::shutdown_signal;
 pub use subscription::{Subscribe, Subscription};
@@ -74,12 +78,15 @@ pub use polybus_core::handler::{
     Context, FromDelivery, FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State,
     Verdict,
 };
+pub use polybus_core::middleware::{FailedEvent, PublishStats};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};
 pub use polybus_core::{
     BoxError, Codec, Effect, Error, ErrorKind, Event, EventBuilder, EventData, EventDefaults,
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
-pub use polybus_core::{codec, config, event, handler, routing, runtime, time, transport};
+pub use polybus_core::{
+    codec, config, event, handler, middleware, routing, runtime, time, transport,
+};
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;
 

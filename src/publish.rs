@@ -1,25 +1,35 @@
-//! Publishing: route, encode, check the size, hand to the transport.
+//! Publishing: route, encode, check the size, hand to the pipeline.
 
-use bytes::Bytes;
-use serde::Serialize;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use crate::bus::Bus;
-use crate::event::{EventId, IntoEvent};
+use tokio::time::Instant;
+
+use crate::bus::{Bus, closed};
+use crate::event::{EventDefaults, IntoEvent};
+use crate::failed::Failed;
+use crate::made::BusEvent;
+use crate::middleware::{self, PublishStats, Published, Way};
 use crate::report::Receipt;
-use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
-use crate::{
-    Error, ErrorKind, Event, EventBuilder, EventDefaults, ExtensionValue, Result, Text, Topic,
-};
+use crate::time::IntoDuration;
+use crate::transport::{Outcome, Outgoing};
+use crate::{Error, ErrorKind, Event, Result, Text, Topic};
 
-/// An event with its route found.
-struct Routed {
-    transport: Text,
-    outgoing: Outgoing,
-}
+/// An event with its way found.
+type Routed = (Arc<Way>, Outgoing, usize);
 
 impl Bus {
     /// Publishes an event on the transport and topic that its route names, and waits until the
     /// server keeps it.
+    ///
+    /// An event that finds nothing out before it is sent at once, from where the caller stands;
+    /// else it travels in the next batch of its route. Events of one topic and key keep the order
+    /// in which they were given. Where the bus holds as much as `[publishing]` allows, the call
+    /// waits. An event that was rejected for a passing reason is sent again as the route's `retry`
+    /// says; what fails for good is kept in [`failed`](Self::failed) as well.
     ///
     /// # Errors
     ///
@@ -30,29 +40,57 @@ impl Bus {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the event may or may not have been published.
+    /// Dropped, the event may or may not have been published, and may stand behind later ones of
+    /// its key.
     pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let Routed {
-            transport,
-            outgoing,
-        } = self.route(event)?;
-        let topic = outgoing.topic.clone();
-        let batch = [outgoing];
-        let mut outcomes = self.publisher(&transport)?.publish(&batch).await;
-        let outcome = outcomes
-            .pop()
-            .unwrap_or_else(|| Outcome::Unknown(no_outcome()));
-        log_outcome(&transport, &batch[0], &outcome);
-        outcome.into_result().map(|position| Receipt {
-            transport,
-            topic,
-            position,
-        })
+        let (way, outgoing, size) = self.route(event, None)?;
+        receipt(self.publishing()?.publish(&way, outgoing, size).await)
+    }
+
+    /// Publishes an event as [`publish`](Self::publish) does, unless there is no room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](ErrorKind::Full) at once if the bus holds as much as `[publishing]` allows; those
+    /// of [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`publish`](Self::publish).
+    pub async fn try_publish(&self, event: impl IntoEvent) -> Result<Receipt> {
+        let (way, outgoing, size) = self.route(event, None)?;
+        let published = self.publishing()?.try_publish(&way, outgoing, size);
+        receipt(published.await?)
+    }
+
+    /// Takes an event and returns at once, with the future of its outcome. The event is published
+    /// whether or not the future is polled.
+    ///
+    /// Where the bus holds as much as `[publishing]` allows, nothing is taken yet: the future
+    /// takes the event when it is polled and there is room, and order counts from there. Dropped
+    /// before that, it leaves the event to [`failed`](Self::failed).
+    ///
+    /// ```no_run
+    /// # async fn example(bus: polybus::Bus, event: polybus::Event) -> polybus::Result<()> {
+    /// let outcome = bus.enqueue(event)?;
+    /// // Something else meanwhile.
+    /// let receipt = outcome.await?;
+    /// # let _ = receipt; Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// At once, those of [`publish`](Self::publish) that are not the transport's.
+    pub fn enqueue(&self, event: impl IntoEvent) -> Result<Enqueued> {
+        let (way, outgoing, size) = self.route(event, None)?;
+        let publishing = self.publishing()?;
+        Ok(Enqueued(publishing.enqueue(way, outgoing, size)))
     }
 
     /// Publishes events, each on its route, and returns one outcome for each in the order given.
     ///
-    /// Events of one key keep their order. One event's failure does not fail the others.
+    /// Takes from the iterator as there is room, so it may be long. Events of one key keep their
+    /// order. One event's failure does not fail the others.
     ///
     /// # Cancel safety
     ///
@@ -61,34 +99,48 @@ impl Bus {
     where
         I: IntoIterator<Item: IntoEvent>,
     {
-        let mut outcomes: Vec<Option<Outcome>> = Vec::new();
-        let mut batches: Vec<Batch> = Vec::new();
-        for event in events {
-            match self.route(event) {
-                Err(error) => outcomes.push(Some(Outcome::Rejected(error))),
-                Ok(routed) => {
-                    Batch::of(&mut batches, routed.transport).push(outcomes.len(), routed.outgoing);
-                    outcomes.push(None);
-                }
+        let mut events = events.into_iter();
+        // A guess by the iterator, which may be wrong or boundless.
+        let expected = events.size_hint().0.min(1 << 16);
+        let mut last: Option<Arc<Way>> = None;
+        let next = || {
+            let routed = self.route(events.next()?, last.as_ref());
+            let routed = routed.and_then(|routed| self.publishing().map(|_| routed));
+            if let Ok((way, ..)) = &routed
+                && last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, way))
+            {
+                last = Some(Arc::clone(way));
             }
-        }
-        let publishing = batches.into_iter().map(|batch| async move {
-            match self.publisher(&batch.transport) {
-                Ok(publisher) => batch.publish(publisher).await,
-                Err(error) => batch.reject(&error),
-            }
-        });
-        for (index, outcome) in futures::future::join_all(publishing)
-            .await
-            .into_iter()
-            .flatten()
-        {
-            outcomes[index] = Some(outcome);
-        }
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or_else(|| Outcome::Unknown(no_outcome())))
-            .collect()
+            Some(routed)
+        };
+        let publishing = &self.inner.publishing;
+        publishing.publish_all(expected, next).await
+    }
+
+    /// Waits until everything that was published before has its outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Timeout`](ErrorKind::Timeout) if some has none at the deadline;
+    /// [`Config`](ErrorKind::Config) if the deadline is no duration.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn flush(&self, deadline: impl IntoDuration) -> Result<()> {
+        let deadline = Instant::now() + deadline.into_duration()?;
+        self.inner.publishing.flush(deadline).await
+    }
+
+    /// The events that could not be published: rejected or of unknown outcome after the last
+    /// attempt, within the bounds of `[publishing.failed]`.
+    pub fn failed(&self) -> Failed<'_> {
+        Failed::new(self)
+    }
+
+    /// What publishing holds, and what became of the rest.
+    pub fn publish_stats(&self) -> PublishStats {
+        self.inner.publishing.stats()
     }
 
     /// Starts an event of a type, with the service's name as its source.
@@ -106,85 +158,68 @@ impl Bus {
         }
     }
 
-    fn route(&self, event: impl IntoEvent) -> Result<Routed> {
-        let resolved = self.inner.routes.resolve(event.event_type())?;
+    /// `known` is a way that may be that of the event.
+    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Routed> {
+        let way = match known {
+            Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
+            _ => {
+                let inner = &self.inner;
+                inner.publishing.way(&inner.routes, event.event_type())?
+            }
+        };
         let service = &self.inner.config.service;
-        let event = event.into_event(&EventDefaults::new(&service.name, resolved.codec))?;
+        let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
         let (size, limit) = (event.size(), service.max_event_size);
         if size > limit {
-            return Err(too_large(&event, &resolved.topic, size, limit));
+            return Err(too_large(&event, way.topic(), size, limit));
         }
-        let outgoing = Outgoing::new(resolved.topic.clone(), event);
-        Ok(Routed {
-            transport: resolved.transport.clone(),
-            outgoing,
-        })
-    }
-}
-
-/// The events of one transport, and where their outcomes belong.
-struct Batch {
-    transport: Text,
-    indexes: Vec<usize>,
-    outgoing: Vec<Outgoing>,
-}
-
-impl Batch {
-    /// The batch of a transport, among those there are. A bus has few transports.
-    fn of(batches: &mut Vec<Batch>, transport: Text) -> &mut Batch {
-        let known = batches
-            .iter()
-            .position(|batch| batch.transport == transport);
-        let index = known.unwrap_or_else(|| {
-            batches.push(Batch {
-                transport,
-                indexes: Vec::new(),
-                outgoing: Vec::new(),
-            });
-            batches.len() - 1
-        });
-        &mut batches[index]
+        let outgoing = Outgoing::new(way.topic().clone(), event);
+        Ok((way, outgoing, size))
     }
 
-    fn push(&mut self, index: usize, outgoing: Outgoing) {
-        self.indexes.push(index);
-        self.outgoing.push(outgoing);
-    }
-
-    async fn publish(self, publisher: &DynPublisher) -> Vec<(usize, Outcome)> {
-        let outcomes = publisher.publish(&self.outgoing).await;
-        for (outgoing, outcome) in self.outgoing.iter().zip(&outcomes) {
-            log_outcome(&self.transport, outgoing, outcome);
+    fn publishing(&self) -> Result<&middleware::Publishing> {
+        if self.is_closed() {
+            return Err(closed());
         }
-        self.indexes.into_iter().zip(outcomes).collect()
-    }
-
-    fn reject(self, error: &Error) -> Vec<(usize, Outcome)> {
-        let reject = |index| {
-            (
-                index,
-                Outcome::Rejected(Error::new(error.kind(), error.message())),
-            )
-        };
-        self.indexes.into_iter().map(reject).collect()
+        Ok(&self.inner.publishing)
     }
 }
 
-fn log_outcome(transport: &str, outgoing: &Outgoing, outcome: &Outcome) {
-    let (name, error) = match outcome {
-        Outcome::Accepted(_) => ("accepted", None),
-        Outcome::Rejected(error) => ("rejected", Some(error)),
-        Outcome::Unknown(error) => ("unknown", Some(error)),
-    };
-    tracing::debug!(
+/// The outcome of an event that was [enqueued](Bus::enqueue), once it is there.
+///
+/// # Cancel safety
+///
+/// Dropped, the event is published all the same, unless it still waits for room: then it goes to
+/// [`Bus::failed`].
+#[must_use = "what becomes of the event is lost if nobody awaits it"]
+pub struct Enqueued(middleware::Enqueued);
+
+impl Future for Enqueued {
+    type Output = Result<Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(receipt)
+    }
+}
+
+impl fmt::Debug for Enqueued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn receipt(published: Published) -> Result<Receipt> {
+    let Published {
+        outcome,
         transport,
-        topic = %outgoing.topic,
-        event_type = outgoing.event().map(Event::event_type),
-        event_id = outgoing.event().map(Event::id),
-        outcome = name,
-        error = error.map(tracing::field::display),
-        "published"
-    );
+        topic,
+        ..
+    } = published;
+    outcome.into_result().map(|position| Receipt {
+        transport,
+        topic,
+        position,
+    })
 }
 
 fn too_large(event: &Event, topic: &Topic, size: usize, limit: usize) -> Error {
@@ -200,83 +235,4 @@ fn too_large(event: &Event, topic: &Topic, size: usize, limit: usize) -> Error {
         event.id()
     ))
     .with_note("make it smaller, or raise `max_event_size` under [service] and the server's limit")
-}
-
-fn no_outcome() -> Error {
-    Error::new(ErrorKind::Transport, "the transport reported no outcome")
-        .with_operation("publish")
-        .with_effect(crate::Effect::Unknown)
-}
-
-/// An event that is being made, and the bus it is for. See [`Bus::event`].
-#[derive(Debug)]
-#[must_use = "an event is not published until `publish` is called"]
-pub struct BusEvent<'a> {
-    bus: &'a Bus,
-    builder: EventBuilder,
-}
-
-impl BusEvent<'_> {
-    fn map(self, change: impl FnOnce(EventBuilder) -> EventBuilder) -> Self {
-        Self {
-            bus: self.bus,
-            builder: change(self.builder),
-        }
-    }
-
-    /// Sets the data to the JSON of a value.
-    ///
-    /// # Errors
-    ///
-    /// [`Encode`](ErrorKind::Encode) if the value can't be written as JSON.
-    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self> {
-        Ok(Self {
-            bus: self.bus,
-            builder: self.builder.json(value)?,
-        })
-    }
-
-    /// Sets the data as it is.
-    pub fn data(self, content_type: impl Into<Text>, data: impl Into<Bytes>) -> Self {
-        self.map(|builder| builder.content_type(content_type).data(data))
-    }
-
-    /// Sets the id. Default: a new UUID version 7.
-    pub fn id(self, id: impl Into<EventId>) -> Self {
-        self.map(|builder| builder.id(id))
-    }
-
-    /// Sets what order and partitioning go by.
-    pub fn key(self, key: impl Into<Text>) -> Self {
-        self.map(|builder| builder.key(key))
-    }
-
-    /// Sets what the event is about.
-    pub fn subject(self, subject: impl Into<Text>) -> Self {
-        self.map(|builder| builder.subject(subject))
-    }
-
-    /// Sets what links the events of one business transaction.
-    pub fn correlation(self, id: impl Into<Text>) -> Self {
-        self.map(|builder| builder.correlation(id))
-    }
-
-    /// Sets the id of the event that caused this one.
-    pub fn causation(self, id: impl Into<Text>) -> Self {
-        self.map(|builder| builder.causation(id))
-    }
-
-    /// Sets an extension attribute.
-    pub fn extension(self, name: impl Into<Text>, value: impl Into<ExtensionValue>) -> Self {
-        self.map(|builder| builder.extension(name, value))
-    }
-
-    /// Publishes the event, as [`Bus::publish`] does.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Bus::publish`].
-    pub async fn publish(self) -> Result<Receipt> {
-        self.bus.publish(self.builder).await
-    }
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::middleware::FailedEvent;
 use crate::runtime::Counts;
 use crate::transport::Position;
 use crate::{Error, Result, Text, Topic};
@@ -23,6 +24,8 @@ pub struct Receipt {
 pub struct CloseReport {
     /// Each subscription.
     pub subscriptions: Vec<SubscriptionReport>,
+    /// Events that were published and had no outcome at the deadline.
+    pub unsent: Vec<FailedEvent>,
     /// What went wrong with the publishers.
     pub errors: Vec<Error>,
 }
@@ -50,7 +53,14 @@ impl CloseReport {
             .sum()
     }
 
-    /// The first error: of a subscription, or of a publisher.
+    /// Events that were published and had no outcome at the deadline, and why: never sent, or
+    /// waiting to be sent again, or sent without an answer. The [effect](Error::effect) of an
+    /// event's error tells the last from the others. They are in no other store.
+    pub fn unsent(&self) -> &[FailedEvent] {
+        &self.unsent
+    }
+
+    /// The first error: of a subscription, of an event that was not sent, or of a publisher.
     ///
     /// # Errors
     ///
@@ -60,8 +70,21 @@ impl CloseReport {
             .subscriptions
             .into_iter()
             .filter_map(|subscription| subscription.error);
-        failed.chain(self.errors).next().map_or(Ok(()), Err)
+        let unsent = unsent(&self.unsent).into_iter();
+        let mut errors = failed.chain(unsent).chain(self.errors);
+        errors.next().map_or(Ok(()), Err)
     }
+}
+
+fn unsent(unsent: &[FailedEvent]) -> Option<Error> {
+    let first = unsent.first()?;
+    let message = format!("{} events were not published by the end", unsent.len());
+    let error = Error::new(first.error().kind(), message)
+        .with_effect(first.error().effect())
+        .with_transport(first.transport())
+        .with_topic(first.topic().name())
+        .with_note(format!("the first one: {}", first.error()));
+    Some(error.with_note("raise the deadline of the end, or keep `CloseReport::unsent`"))
 }
 
 impl fmt::Display for CloseReport {
@@ -82,8 +105,8 @@ impl fmt::Display for CloseReport {
                 .iter()
                 .try_for_each(|error| writeln!(f, "{name}: {error}"))?;
         }
-        self.errors
-            .iter()
-            .try_for_each(|error| writeln!(f, "{error}"))
+        let unsent = unsent(&self.unsent);
+        let mut errors = unsent.iter().chain(&self.errors);
+        errors.try_for_each(|error| writeln!(f, "{error}"))
     }
 }

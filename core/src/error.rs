@@ -63,6 +63,8 @@ pub enum ErrorKind {
     TopicNotFound,
     /// A bounded queue, or the server's memory, is full.
     Full,
+    /// A circuit breaker is open: the transport kept failing and is not asked for now.
+    CircuitOpen,
     /// A deadline passed.
     Timeout,
     /// The bus, a publisher or a subscription is closed.
@@ -82,7 +84,7 @@ impl ErrorKind {
     fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Connect | Self::Timeout | Self::Full | Self::Transport
+            Self::Connect | Self::Timeout | Self::Full | Self::Transport | Self::CircuitOpen
         )
     }
 }
@@ -99,7 +101,8 @@ pub enum Effect {
 impl Error {
     /// An error without effect; retryable if errors of its kind usually go away by themselves
     /// ([`Connect`](ErrorKind::Connect), [`Timeout`](ErrorKind::Timeout),
-    /// [`Full`](ErrorKind::Full), [`Transport`](ErrorKind::Transport)).
+    /// [`Full`](ErrorKind::Full), [`Transport`](ErrorKind::Transport),
+    /// [`CircuitOpen`](ErrorKind::CircuitOpen)).
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -110,6 +113,23 @@ impl Error {
             transport: None,
             topic: None,
             notes: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// The same error once more, for a second holder: its cause is a note.
+    pub(crate) fn duplicate(&self) -> Self {
+        let inner = &self.0;
+        let cause = inner.source.as_ref().map(|cause| format!("cause: {cause}"));
+        Self(Box::new(Inner {
+            kind: inner.kind,
+            effect: inner.effect,
+            retryable: inner.retryable,
+            message: inner.message.clone(),
+            operation: inner.operation,
+            transport: inner.transport.clone(),
+            topic: inner.topic.clone(),
+            notes: inner.notes.iter().cloned().chain(cause).collect(),
             source: None,
         }))
     }

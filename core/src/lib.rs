@@ -12,12 +12,14 @@
 
 #[doc(hidden)]
 pub mod __private;
+mod backoff;
 pub mod codec;
 pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
 pub mod handler;
+pub mod middleware;
 pub mod pattern;
 pub mod routing;
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! A config from its tree.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -10,8 +11,10 @@ use super::fault::Shown;
 use super::model::RouteOrigins;
 use super::tree::{Node, Path, Table, Value};
 use super::{
-    Config, DefaultRoute, Origin, RouteConfig, RoutingConfig, Section, ServiceConfig,
-    SubscriptionConfig, TransportSection,
+    BatchConfig, CircuitBreakerConfig, Config, DedupConfig, DefaultRoute, FallbackConfig,
+    OnUnknown, Origin, Priority, PublishConfig, PublishingConfig, RateLimitConfig, RetryConfig,
+    RouteConfig, RoutingConfig, Section, ServiceConfig, SubscriptionConfig, TransportSection,
+    Validate, fields,
 };
 use crate::{Pattern, Result, Text};
 
@@ -25,6 +28,8 @@ struct Keys {
     _transports: IgnoredAny,
     #[serde(default)]
     routing: RoutingKeys,
+    #[serde(default)]
+    publishing: PublishingConfig,
     #[serde(default)]
     routes: Vec<RouteKeys>,
     #[serde(default)]
@@ -43,20 +48,60 @@ struct RoutingKeys {
     default: Option<DefaultKeys>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DefaultKeys {
-    transport: Text,
-    topic: Text,
+/// A table of a route: its own keys, and how its events are published. Not flattened, because
+/// unknown keys would go unseen.
+macro_rules! route_keys {
+    ($name:ident { $($key:ident: $type:ty),* }) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $($key: $type,)*
+            #[serde(default)]
+            batch: BatchConfig,
+            #[serde(default)]
+            priority: Priority,
+            #[serde(default)]
+            retry: RetryConfig,
+            #[serde(default)]
+            on_unknown: OnUnknown,
+            #[serde(default)]
+            validate: Validate,
+            dedup: Option<DedupConfig>,
+            rate_limit: Option<RateLimitConfig>,
+            circuit_breaker: Option<CircuitBreakerConfig>,
+            #[serde(default, deserialize_with = "fields::optional_duration")]
+            timeout: Option<Duration>,
+            fallback: Option<FallbackConfig>,
+        }
+
+        impl $name {
+            fn publish(&self) -> PublishConfig {
+                PublishConfig {
+                    batch: self.batch.clone(),
+                    priority: self.priority,
+                    retry: self.retry.clone(),
+                    on_unknown: self.on_unknown,
+                    validate: self.validate,
+                    dedup: self.dedup.clone(),
+                    rate_limit: self.rate_limit.clone(),
+                    circuit_breaker: self.circuit_breaker.clone(),
+                    timeout: self.timeout,
+                    fallback: self.fallback.clone(),
+                }
+            }
+        }
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteKeys {
+route_keys!(DefaultKeys {
+    transport: Text,
+    topic: Text
+});
+route_keys!(RouteKeys {
     pattern: Pattern,
     transport: Text,
-    topic: Text,
-}
+    topic: Text
+});
 
 pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
     let keys: Keys = deserialize(root, Path::ROOT, Shown::Values)?;
@@ -67,8 +112,9 @@ pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
     Ok(Config {
         service: keys.service,
         transports: transports(root)?,
-        routing: routing(root, keys.routing),
-        routes: routes(root, keys.routes),
+        routing: routing(root, keys.routing)?,
+        publishing: keys.publishing,
+        routes: routes(root, keys.routes)?,
         subscriptions: keys.subscriptions,
         file: Some(file_name.into()),
     })
@@ -135,37 +181,57 @@ fn transports(root: &Node) -> Result<BTreeMap<Text, TransportSection>> {
     Ok(sections.collect())
 }
 
-fn routing(root: &Node, routing: RoutingKeys) -> RoutingConfig {
-    let place = |key| origin(root, &["routing", "default", key]);
-    RoutingConfig {
-        default: routing.default.map(|default| DefaultRoute {
-            transport: default.transport,
-            topic: default.topic,
+fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {
+    let Some(keys) = routing.default else {
+        return Ok(RoutingConfig::default());
+    };
+    let node = root.child("routing").and_then(|node| node.child("default"));
+    let node = node.expect("what was read is there");
+    let publish = checked(keys.publish(), node, "routing.default")?;
+    Ok(RoutingConfig {
+        default: Some(DefaultRoute {
+            transport: keys.transport,
+            topic: keys.topic,
+            publish,
             origins: RouteOrigins {
-                pattern: origin(root, &["routing", "default"]),
-                transport: place("transport"),
-                topic: place("topic"),
+                pattern: node.origin.clone(),
+                ..route_origins(node)
             },
         }),
+    })
+}
+
+fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
+    let nodes = root.child("routes").map_or(&[][..], Node::elements);
+    let routes = routes.into_iter().zip(nodes).enumerate();
+    let routes = routes.map(|(index, (keys, node))| {
+        let publish = checked(keys.publish(), node, &format!("routes[{index}]"))?;
+        Ok(RouteConfig {
+            pattern: keys.pattern,
+            transport: keys.transport,
+            topic: keys.topic,
+            publish,
+            origins: route_origins(node),
+        })
+    });
+    routes.collect()
+}
+
+fn route_origins(node: &Node) -> RouteOrigins {
+    RouteOrigins {
+        pattern: origin(node, &["pattern"]),
+        transport: origin(node, &["transport"]),
+        topic: origin(node, &["topic"]),
+        fallback: origin(node, &["fallback", "transport"]),
     }
 }
 
-fn routes(root: &Node, routes: Vec<RouteKeys>) -> Vec<RouteConfig> {
-    let nodes = root.child("routes").map_or(&[][..], Node::elements);
-    let routes = routes.into_iter().zip(nodes).map(|(route, node)| {
-        let place = |key| origin(node, &[key]);
-        RouteConfig {
-            pattern: route.pattern,
-            transport: route.transport,
-            topic: route.topic,
-            origins: RouteOrigins {
-                pattern: place("pattern"),
-                transport: place("transport"),
-                topic: place("topic"),
-            },
-        }
-    });
-    routes.collect()
+fn checked(publish: PublishConfig, node: &Node, start: &str) -> Result<PublishConfig> {
+    let Some((keys, what)) = publish.contradiction() else {
+        return Ok(publish);
+    };
+    let path = format!("{start}.{}", path(keys));
+    Err(origin(node, keys).error(&path, &what))
 }
 
 /// Where the value was set that the keys lead to, or else the last one on the way.

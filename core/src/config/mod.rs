@@ -12,6 +12,11 @@
 //! pattern   = "user.*"
 //! transport = "redis"
 //! topic     = "user-events"        # or a template: `events.{1}`
+//! batch     = { max_events = 500, max_bytes = "1MiB", max_wait = "1ms" }
+//! retry     = { max_attempts = 5, base = "200ms", max = "30s" }
+//!
+//! [publishing]                     # bounds of what waits to be published
+//! max_queued_events = 100_000
 //!
 //! [subscriptions.deal-watch]       # settings of the subscription of this name
 //! concurrency = 64
@@ -36,6 +41,7 @@ mod fault;
 pub mod fields;
 mod model;
 mod origin;
+mod publishing;
 mod section;
 mod subscription;
 mod toml;
@@ -48,8 +54,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(crate) use fault::nearest;
+pub(crate) use model::RouteOrigins;
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;
+pub use publishing::{
+    BatchConfig, CircuitBreakerConfig, DedupConfig, FailedConfig, FallbackConfig, GroupBy,
+    OnUnknown, Priority, PublishConfig, PublishingConfig, RateLimitConfig, Validate, WhenOpen,
+};
 pub use section::Section;
 pub use subscription::{
     DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
@@ -71,6 +82,8 @@ pub struct Config {
     pub transports: BTreeMap<Text, TransportSection>,
     /// Settings of all routes.
     pub routing: RoutingConfig,
+    /// Settings of publishing on all routes.
+    pub publishing: PublishingConfig,
     /// The routes in the order of the file. The most specific pattern wins, not the first.
     pub routes: Vec<RouteConfig>,
     /// Settings of subscriptions by name. One that is not here has the defaults:
@@ -86,6 +99,7 @@ impl Config {
             service: ServiceConfig::new(service),
             transports: BTreeMap::new(),
             routing: RoutingConfig::default(),
+            publishing: PublishingConfig::default(),
             routes: Vec::new(),
             subscriptions: BTreeMap::new(),
             file: None,

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Origin, Section, fields};
+use super::{Origin, PublishConfig, Section, fields};
 use crate::{Pattern, Text};
 
 /// Settings of the service: `[service]`.
@@ -85,6 +85,8 @@ pub struct DefaultRoute {
     pub transport: Text,
     /// The topic's name or template, as in [`RouteConfig::topic`].
     pub topic: Text,
+    /// How the events are published.
+    pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
 }
 
@@ -94,6 +96,7 @@ impl DefaultRoute {
         Self {
             transport: transport.into(),
             topic: topic.into(),
+            publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
     }
@@ -110,6 +113,8 @@ pub struct RouteConfig {
     /// The topic they travel in: a name, in which `{type}` stands for the event type and `{1}`,
     /// `{2}` for its segments, counted from 1.
     pub topic: Text,
+    /// How the events are published.
+    pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
 }
 
@@ -120,6 +125,7 @@ impl RouteConfig {
             pattern,
             transport: transport.into(),
             topic: topic.into(),
+            publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
     }
@@ -136,4 +142,5 @@ pub(crate) struct RouteOrigins {
     pub(crate) pattern: Origin,
     pub(crate) transport: Origin,
     pub(crate) topic: Origin,
+    pub(crate) fallback: Origin,
 }

@@ -3,7 +3,9 @@ use std::sync::{Arc, RwLock};
 
 use super::template::TopicTemplate;
 use super::{Route, RouteTable};
-use crate::config::{Config, DefaultRoute, Origin, RouteConfig, nearest};
+use crate::config::{
+    Config, DefaultRoute, Origin, PublishConfig, RouteConfig, RouteOrigins, nearest,
+};
 use crate::pattern::PatternMap;
 use crate::{Error, Pattern, Result, Text};
 
@@ -40,6 +42,7 @@ fn route(index: usize, route: &RouteConfig, config: &Config) -> Result<Route> {
     let path = format!("routes[{index}]");
     let origins = &route.origins;
     check_transport(&route.transport, &origins.transport, &path, config)?;
+    check_fallback(&route.publish, origins, &path, config)?;
     let at_least = route.pattern.segments().len();
     let topic = template(&route.topic, &origins.topic, &path, at_least, || {
         format!("the types of `{}`", route.pattern)
@@ -56,6 +59,7 @@ fn default_route(route: &DefaultRoute, config: &Config) -> Result<Route> {
     let path = "routing.default";
     let origins = &route.origins;
     check_transport(&route.transport, &origins.transport, path, config)?;
+    check_fallback(&route.publish, origins, path, config)?;
     let topic = template(&route.topic, &origins.topic, path, 1, || {
         "the types of the default".to_owned()
     })?;
@@ -81,6 +85,18 @@ impl Route {
         route.fixed = fixed.map(|topic| Arc::new(route.way(topic)));
         route
     }
+}
+
+fn check_fallback(
+    publish: &PublishConfig,
+    origins: &RouteOrigins,
+    path: &str,
+    config: &Config,
+) -> Result<()> {
+    publish.fallback.as_ref().map_or(Ok(()), |fallback| {
+        let path = format!("{path}.fallback");
+        check_transport(&fallback.transport, &origins.fallback, &path, config)
+    })
 }
 
 fn check_transport(name: &str, origin: &Origin, path: &str, config: &Config) -> Result<()> {

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
+use super::Shutdown;
 use super::job::{FromPanic, Job};
-use super::{Shutdown, backoff};
+use crate::backoff;
 use crate::handler::Failure;
 use crate::transport::{
     Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, TopicSpec,

@@ -9,7 +9,6 @@
 //! The loop polls a handler where it stands, so one that returns at once costs no task. Handlers
 //! that compute for long belong on [`spawn_blocking`](tokio::task::spawn_blocking).
 
-mod backoff;
 mod counters;
 mod dead_letter;
 mod engine;

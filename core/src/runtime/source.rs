@@ -3,7 +3,8 @@ use std::fmt;
 use futures::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
-use super::{Shutdown, backoff};
+use super::Shutdown;
+use crate::backoff;
 use crate::transport::{
     AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
     Subscriber,

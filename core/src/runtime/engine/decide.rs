@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Engine;
+use crate::backoff;
 use crate::config::Unhandled;
 use crate::handler::{Failure, Handled, Verdict};
-use crate::runtime::backoff;
 use crate::runtime::dead_letter::{Held, Origin, letter};
 use crate::runtime::job::{Job, Working};
 use crate::transport::Settlement;

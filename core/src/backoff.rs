@@ -3,13 +3,13 @@ use std::time::Duration;
 /// The pause after a number of failures (1 is the first): `base` doubled for each further one,
 /// at most `max`, and of that a random share of at least a half, so that many that failed
 /// together do not come back together.
-pub(super) fn delay(base: Duration, max: Duration, failures: u32) -> Duration {
+pub(crate) fn delay(base: Duration, max: Duration, failures: u32) -> Duration {
     let doubled = base.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
     doubled.min(max).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// The pause before a server is asked again after a number of failures.
-pub(super) fn reconnect(failures: u32) -> Duration {
+pub(crate) fn reconnect(failures: u32) -> Duration {
     delay(Duration::from_millis(100), Duration::from_secs(5), failures)
 }
 
