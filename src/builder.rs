@@ -9,7 +9,8 @@ use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
 use crate::kinds;
 use crate::routing::RouteTable;
-use crate::transport::{Transport, TransportConfig, TransportFactory};
+use crate::runtime::Observer;
+use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
 use crate::{Error, ErrorKind, Result, Text};
 
 /// Builds a [`Bus`].
@@ -18,6 +19,18 @@ pub struct BusBuilder {
     config: Source,
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
+    watch: Option<Watch>,
+}
+
+/// Puts a transport into another one, by its name.
+type Wrap = dyn Fn(&Text, DynTransport) -> DynTransport + Send + Sync;
+
+/// Looks on, for a test.
+pub(crate) struct Watch {
+    /// Is given every transport.
+    pub(crate) wrap: Box<Wrap>,
+    /// Sees what subscriptions do.
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// Where the config comes from.
@@ -37,6 +50,7 @@ impl BusBuilder {
             config: Source::None,
             factories,
             in_memory: false,
+            watch: None,
         }
     }
 
@@ -68,6 +82,12 @@ impl BusBuilder {
         self
     }
 
+    /// Lets a test look on.
+    pub(crate) fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
     /// Compiles the routes and connects to every transport, all at once.
     ///
     /// # Errors
@@ -93,7 +113,8 @@ impl BusBuilder {
             .keys()
             .map(|name| self.connect(&config, name));
         let transports = try_join_all(connecting).await?.into_iter().collect();
-        Ok(Bus::new(config, routes, transports))
+        let observer = self.watch.map(|watch| watch.observer);
+        Ok(Bus::new(config, routes, transports, observer))
     }
 
     async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
@@ -109,6 +130,10 @@ impl BusBuilder {
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
         let transport = factory.connect(settings).await?;
+        let transport = match &self.watch {
+            Some(watch) => (watch.wrap)(name, transport),
+            None => transport,
+        };
         let publisher = transport.publisher().await?;
         Ok((
             name.clone(),

@@ -12,6 +12,7 @@ use crate::builder::BusBuilder;
 use crate::config::Config;
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
+use crate::runtime::Observer;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) routes: RouteTable,
     pub(crate) transports: BTreeMap<Text, Connected>,
+    /// Sees what subscriptions do, in a test.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     closed: AtomicBool,
 }
@@ -64,11 +67,13 @@ impl Bus {
         config: Config,
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let inner = Inner {
             config,
             routes,
             transports,
+            observer,
             subscriptions: Mutex::default(),
             closed: AtomicBool::new(false),
         };
@@ -223,6 +228,13 @@ impl Bus {
                 tracing::warn!(subscription = %name, "the config has settings for a subscription that does not run");
             }
         }
+    }
+
+    /// The subscriptions that have ended and are still the bus's to close.
+    pub(crate) fn ended_subscriptions(&self) -> Vec<Text> {
+        let subscriptions = self.subscriptions();
+        let ended = subscriptions.iter().filter(|task| task.has_ended());
+        ended.map(|task| task.name.clone()).collect()
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

@@ -47,7 +47,7 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | `memory` (default) | `kind = "memory"`, and [`BusBuilder::in_memory`] for tests |
+//! | `memory` (default) | `kind = "memory"`, [`BusBuilder::in_memory`] and [`TestBus::from_file`] for tests |
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `full` | all of them |
@@ -59,6 +59,7 @@ mod publish;
 mod report;
 mod signal;
 mod subscription;
+pub mod testing;
 mod topics;
 
 pub use builder::BusBuilder;
@@ -67,6 +68,7 @@ pub use publish::BusEvent;
 pub use report::{CloseReport, Receipt, SubscriptionReport};
 pub use signal::shutdown_signal;
 pub use subscription::{Subscribe, Subscription};
+pub use testing::TestBus;
 pub use topics::Topics;
 
 pub use polybus_core::config::Config;

@@ -131,6 +131,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             handlers: Arc::new(handlers),
             sources: try_join_all(joining).await?,
             counters: Arc::clone(&counters),
+            observer: self.bus.inner.observer.clone(),
         };
         let shutdown = Shutdown::new();
         let ended = CancellationToken::new();
@@ -241,6 +242,10 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
         self.ended.clone().cancelled_owned()
     }

@@ -1,6 +1,7 @@
 mod decide;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
-use super::{Counters, Counts, Shutdown, Source};
+use super::{Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
 use crate::handler::{CallInfo, Handled, HandlerSet};
 use crate::transport::{Delivery, Settlement, Subscriber};
@@ -26,7 +27,6 @@ use crate::{Error, ErrorKind, Text, Topic};
 const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// A subscription, ready to run.
-#[derive(Debug)]
 pub struct Consumer {
     /// The subscription's name.
     pub name: Text,
@@ -40,6 +40,19 @@ pub struct Consumer {
     pub sources: Vec<Source>,
     /// Counts what it does.
     pub counters: Arc<Counters>,
+    /// Sees what it does, if somebody looks.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("name", &self.name)
+            .field("group", &self.group)
+            .field("handlers", &self.handlers)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a subscription ended.
@@ -74,6 +87,7 @@ struct Engine {
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
     counters: Arc<Counters>,
+    observer: Option<Arc<dyn Observer>>,
     shutdown: Shutdown,
     /// For each source, by index.
     settlements: Vec<Settlements>,
@@ -105,6 +119,7 @@ impl Engine {
             settings: consumer.settings,
             handlers: consumer.handlers,
             counters: consumer.counters,
+            observer: consumer.observer,
             shutdown,
             settlements: Vec::new(),
             dead_letters: Vec::new(),
@@ -223,7 +238,7 @@ impl Engine {
             self.release(job);
         } else if self.is_own_dead_letter(&job) {
             self.counters.unhandled(1);
-            self.settle(job, Settlement::Ack, "unhandled");
+            self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
             self.ready.extend(self.lanes.enter(job));

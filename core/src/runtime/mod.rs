@@ -15,11 +15,13 @@ mod dead_letter;
 mod engine;
 mod job;
 mod lanes;
+mod observer;
 mod shutdown;
 mod source;
 
 pub use counters::{Counters, Counts};
 pub use dead_letter::provenance;
 pub use engine::{Consumer, Finished};
+pub use observer::{Observer, Progress, Step};
 pub use shutdown::Shutdown;
 pub use source::Source;

@@ -10,6 +10,7 @@ use crate::handler::{Failure, Handled, Verdict};
 use crate::runtime::backoff;
 use crate::runtime::dead_letter::{Held, Origin, letter};
 use crate::runtime::job::{Job, Working};
+use crate::runtime::{Progress, Step};
 use crate::transport::Settlement;
 use crate::{Error, ErrorKind};
 
@@ -22,7 +23,7 @@ impl Engine {
         match self.settings.unhandled {
             Unhandled::Ack => {
                 self.counters.unhandled(1);
-                self.settle(job, Settlement::Ack, "unhandled");
+                self.settle(job, Settlement::Ack, Progress::Unhandled);
             }
             Unhandled::DeadLetter => {
                 let reason = reason();
@@ -42,11 +43,11 @@ impl Engine {
         match handled {
             Ok(Verdict::Ack) => {
                 self.counters.handled(1);
-                self.settle(job, Settlement::Ack, "ack");
+                self.settle(job, Settlement::Ack, Progress::Handled);
             }
             Ok(Verdict::Drop) => {
                 self.counters.dropped(1);
-                self.settle(job, Settlement::Ack, "drop");
+                self.settle(job, Settlement::Ack, Progress::Dropped);
             }
             Ok(Verdict::Retry { after }) => self.retry(job, after, "the handler asked for it"),
             Ok(Verdict::DeadLetter { reason }) => self.dead_letter(job, &reason),
@@ -81,6 +82,7 @@ impl Engine {
             return self.release(job);
         }
         self.counters.retried(1);
+        self.observe(&job, Progress::Retried);
         let shutdown = self.shutdown.clone();
         let held = async move {
             tokio::select! {
@@ -122,7 +124,7 @@ impl Engine {
             }
             Held::DeadLettered => {
                 self.counters.dead_lettered(1);
-                self.settle(job, Settlement::Ack, "dead-letter");
+                self.settle(job, Settlement::Ack, Progress::DeadLettered);
             }
             Held::Stopped => self.release(job),
         }
@@ -132,11 +134,24 @@ impl Engine {
     pub(super) fn release(&mut self, job: Job) {
         self.counters.released(1);
         self.unfinished += usize::from(self.stopping);
-        self.settle(job, Settlement::Release, "release");
+        self.settle(job, Settlement::Release, Progress::Released);
+    }
+
+    fn observe(&self, job: &Job, progress: Progress) {
+        if let Some(observer) = &self.observer {
+            observer.observe(&Step {
+                subscription: &self.name,
+                transport: &self.calls[job.source].transport,
+                delivery: &job.delivery,
+                attempt: job.attempt,
+                progress,
+            });
+        }
     }
 
     /// Ends a job and lets the next of its lane go on.
-    pub(super) fn settle(&mut self, job: Job, settlement: Settlement, outcome: &str) {
+    pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
+        self.observe(&job, progress);
         let Job {
             source,
             lane,
@@ -145,7 +160,7 @@ impl Engine {
         } = job;
         tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
             event_type = delivery.event().ok().map(crate::Event::event_type),
-            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome, "settled");
+            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome = progress.as_str(), "settled");
         self.settlements[source].push(delivery.token(), settlement);
         if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);
