@@ -73,8 +73,8 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Context, FromDelivery, FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State,
-    Verdict,
+    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
+    Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};
 pub use polybus_core::{

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
 use crate::config::SubscriptionConfig;
-use crate::handler::{Handler, HandlerSetBuilder};
+use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
-use crate::runtime::{Consumer, Counters, Counts, Finished, Shutdown, Source};
+use crate::runtime::{BatchLimits, Consumer, Counters, Counts, Finished, Shutdown, Source};
+use crate::time::IntoDuration;
 use crate::transport::{Start, Subscription as Membership, Transport};
 use crate::{Error, ErrorKind, Result, Text};
 
@@ -25,6 +26,7 @@ pub struct Subscribe<S = ()> {
     name: Text,
     settings: SubscriptionConfig,
     handlers: HandlerSetBuilder,
+    batch: Result<BatchLimits>,
     state: S,
 }
 
@@ -36,6 +38,7 @@ impl Subscribe {
             name,
             settings,
             handlers: HandlerSetBuilder::new(),
+            batch: Ok(BatchLimits::default()),
             state: (),
         }
     }
@@ -49,6 +52,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            batch,
             state: _,
         } = self;
         Subscribe {
@@ -56,6 +60,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            batch,
             state,
         }
     }
@@ -83,6 +88,46 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self.on_pattern("*", handler)
     }
 
+    /// Adds a handler for several events at once: those of the event types of its `Batch<T>`. One
+    /// without does not compile.
+    ///
+    /// It returns what becomes of each entry: a `Vec` with one `Verdict` or `Result` for each, in
+    /// their order; or `()`, a `Verdict` or an error for all. Each entry is settled, tried again or
+    /// put away by itself, and one whose data is not that of a `T` is put away alone.
+    ///
+    /// The order of a key holds: a batch may hold several events of it, in their order, and the
+    /// next ones wait until the batch is done. Entries of one key that are to be tried again come
+    /// again in their order, after the pause of the first, and before the next events of the key.
+    /// An entry that succeeds after one of its key that failed is done all the same: a handler
+    /// that must not skip returns `Retry` for it too.
+    ///
+    /// A batch takes one of the `concurrency` places.
+    pub fn on_batch<Args: 'static>(mut self, handler: impl BatchHandler<Args, S>) -> Self {
+        self.handlers.on_batch(handler, self.state.clone());
+        self
+    }
+
+    /// Sets when a batch is handed to its handler: when it has `max_events`, or when its first
+    /// event has waited for `max_wait`. Default: 100 events, 50 ms.
+    ///
+    /// So that batches can fill up while one runs, `max_in_flight` is at least twice `max_events`.
+    /// A wrong value is an error of [`start`](Self::start).
+    ///
+    /// ```no_run
+    /// # use polybus::{Batch, Bus, Event};
+    /// # #[derive(Event, serde::Serialize, serde::Deserialize)]
+    /// # #[event(type = "user.created")]
+    /// # struct UserCreated {}
+    /// # async fn index(users: Batch<UserCreated>) {}
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// bus.subscribe("index").on_batch(index).batch(500, "50ms").start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn batch(mut self, max_events: usize, max_wait: impl IntoDuration) -> Self {
+        self.batch = BatchLimits::new(max_events, max_wait);
+        self
+    }
+
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
@@ -103,14 +148,19 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
-    /// no handler, two for the same pattern, or another subscription of this bus that would share
+    /// no handler, two for the same pattern, wrong limits of batches, or another subscription of this bus that would share
     /// the group's events; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
-    pub async fn start(self) -> Result<Subscription> {
+    pub async fn start(mut self) -> Result<Subscription> {
         let handlers = self.handlers.build()?;
+        let batch = self.batch?;
+        if handlers.has_batches() {
+            let least = batch.max_events.saturating_mul(2);
+            self.settings.max_in_flight = self.settings.max_in_flight.max(least);
+        }
         let readings = self.bus.inner.routes.reading(&handlers.interests())?;
         let service = &self.bus.inner.config.service.name;
         let group = self
@@ -129,6 +179,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             group: group.clone(),
             settings: self.settings.clone(),
             handlers: Arc::new(handlers),
+            batch,
             sources: try_join_all(joining).await?,
             counters: Arc::clone(&counters),
             observer: self.bus.inner.observer.clone(),

@@ -164,6 +164,14 @@ pub struct Context {
 }
 
 impl Context {
+    pub(super) fn new(info: CallInfo, delivery: &Delivery) -> Self {
+        Self {
+            info,
+            topic: delivery.topic().clone(),
+            position: delivery.position(),
+        }
+    }
+
     /// The subscription's name.
     pub fn subscription(&self) -> &str {
         &self.info.subscription
@@ -199,11 +207,6 @@ impl Context {
 
 impl<S> FromDelivery<S> for Context {
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        let delivery = call.delivery();
-        Ok(Self {
-            info: call.info().clone(),
-            topic: delivery.topic().clone(),
-            position: delivery.position(),
-        })
+        Ok(Self::new(call.info().clone(), call.delivery()))
     }
 }

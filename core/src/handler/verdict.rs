@@ -104,6 +104,14 @@ impl Failure {
         }
     }
 
+    /// The same failure, for another event that it concerns: its text without its type.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            error: self.to_string().into(),
+            permanent: self.permanent,
+        }
+    }
+
     /// Whether trying again makes no sense.
     pub fn is_permanent(&self) -> bool {
         self.permanent

@@ -1,3 +1,4 @@
+mod batching;
 mod decide;
 
 use std::collections::VecDeque;
@@ -13,13 +14,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout_at;
 use tracing::Instrument;
 
+use super::batch::{BatchLimits, Batches, RunningBatch};
 use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
-use crate::handler::{CallInfo, Handled, HandlerSet};
+use crate::handler::{CallInfo, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
 
@@ -36,6 +38,8 @@ pub struct Consumer {
     pub settings: SubscriptionConfig,
     /// The handlers.
     pub handlers: Arc<HandlerSet>,
+    /// When batches of events are handed to batch handlers.
+    pub batch: BatchLimits,
     /// What it reads.
     pub sources: Vec<Source>,
     /// Counts what it does.
@@ -102,6 +106,9 @@ struct Engine {
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
     running: FuturesUnordered<Working<Handled>>,
+    /// Batches that have not started.
+    batches: Batches,
+    running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
     /// Deliveries that are not settled yet.
@@ -131,6 +138,8 @@ impl Engine {
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
+            batches: Batches::new(consumer.batch),
+            running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
             in_flight: 0,
             unfinished: 0,
@@ -161,6 +170,7 @@ impl Engine {
     async fn run(&mut self) {
         loop {
             self.start_reads();
+            self.batches.expire();
             poll_fn(|context| {
                 self.start_ready(context);
                 Poll::Ready(())
@@ -173,6 +183,8 @@ impl Engine {
             tokio::select! {
                 Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
                 Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
+                () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
@@ -185,6 +197,7 @@ impl Engine {
     fn is_drained(&self) -> bool {
         self.reads.is_empty()
             && self.running.is_empty()
+            && self.running_batches.is_empty()
             && self.held.is_empty()
             && self.settlements.iter().all(Settlements::is_empty)
     }
@@ -241,7 +254,10 @@ impl Engine {
             self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
-            self.ready.extend(self.lanes.enter(job));
+            match self.lanes.enter(job) {
+                Some(job) => self.ready.push_back(job),
+                None => self.join_batch(lane),
+            }
         }
     }
 
@@ -266,7 +282,11 @@ impl Engine {
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
     fn start_ready(&mut self, context: &mut Context<'_>) {
-        while self.running.len() < self.settings.concurrency {
+        while self.running.len() + self.running_batches.len() < self.settings.concurrency {
+            if let Some(batch) = self.batches.next_collected() {
+                self.start_batch(batch);
+                continue;
+            }
             let Some(job) = self.ready.pop_front() else {
                 return;
             };
@@ -295,9 +315,16 @@ impl Engine {
             }
         };
         let handlers = Arc::clone(&self.handlers);
-        let Some(handler) = handlers.find(event.event_type()) else {
-            self.on_unhandled(job);
-            return None;
+        let handler = match handlers.find(event.event_type()) {
+            Some((_, Registered::One(handler))) => handler,
+            Some((index, Registered::Batch(_))) => {
+                self.collect(index, job);
+                return None;
+            }
+            None => {
+                self.on_unhandled(job);
+                return None;
+            }
         };
         let span = tracing::debug_span!("handle", subscription = %self.name,
             topic = %job.delivery.topic(), event_type = event.event_type(), event_id = event.id(),
@@ -357,7 +384,8 @@ impl Engine {
         self.stopping = true;
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
-        for job in ready.into_iter().chain(waiting) {
+        let collected = self.batches.drain();
+        for job in ready.into_iter().chain(waiting).chain(collected) {
             self.release(job);
         }
     }
@@ -370,7 +398,10 @@ impl Engine {
         let held = std::mem::take(&mut self.held)
             .into_iter()
             .filter_map(Working::into_job);
-        for job in running.chain(held).collect::<Vec<_>>() {
+        let batches = std::mem::take(&mut self.running_batches)
+            .into_iter()
+            .flat_map(RunningBatch::into_jobs);
+        for job in running.chain(held).chain(batches).collect::<Vec<_>>() {
             self.release(job);
         }
         let deadline = self.shutdown.deadline();

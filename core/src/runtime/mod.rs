@@ -6,10 +6,14 @@
 //! the next attempt while other lanes go on; what fails for good is published as a dead letter,
 //! and settled once the dead letter is confirmed.
 //!
+//! Events for a batch handler are collected on the way out of their lanes: while a batch is
+//! collected, the next events of its keys join it; once it runs, they wait as behind one event.
+//!
 //! The loop polls a handler where it stands, so one that returns at once costs no task. Handlers
 //! that compute for long belong on [`spawn_blocking`](tokio::task::spawn_blocking).
 
 mod backoff;
+mod batch;
 mod counters;
 mod dead_letter;
 mod engine;
@@ -19,6 +23,7 @@ mod observer;
 mod shutdown;
 mod source;
 
+pub use batch::BatchLimits;
 pub use counters::{Counters, Counts};
 pub use dead_letter::provenance;
 pub use engine::{Consumer, Finished};

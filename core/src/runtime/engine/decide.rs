@@ -137,7 +137,7 @@ impl Engine {
         self.settle(job, Settlement::Release, Progress::Released);
     }
 
-    fn observe(&self, job: &Job, progress: Progress) {
+    pub(super) fn observe(&self, job: &Job, progress: Progress) {
         if let Some(observer) = &self.observer {
             observer.observe(&Step {
                 subscription: &self.name,
