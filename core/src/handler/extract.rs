@@ -1,4 +1,5 @@
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Codec;
@@ -60,6 +61,8 @@ pub struct CallInfo {
     pub transport: Text,
     /// Which attempt this is, starting at 1.
     pub attempt: u32,
+    /// When the handler has taken too long, if its time is limited.
+    pub deadline: Option<Instant>,
     /// Cancelled when the subscription stops.
     pub stopping: CancellationToken,
 }
@@ -75,6 +78,7 @@ impl CallInfo {
             subscription: subscription.into(),
             transport: transport.into(),
             attempt: 1,
+            deadline: None,
             stopping,
         }
     }
@@ -196,6 +200,12 @@ impl Context {
     /// transports that count deliveries.
     pub fn attempt(&self) -> u32 {
         self.info.attempt
+    }
+
+    /// When this call will be given up, as the subscription's `handler_timeout` says. `None`: its
+    /// time is not limited.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.info.deadline
     }
 
     /// Cancelled when the subscription stops. A long handler may give up then: its event is

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::batch::{BatchLimits, Batches, RunningBatch};
@@ -21,7 +21,7 @@ use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
-use crate::handler::{CallInfo, Handled, HandlerSet, Registered};
+use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
 
@@ -331,10 +331,19 @@ impl Engine {
             attempt = job.attempt);
         let call = &mut self.calls[job.source];
         call.attempt = job.attempt;
+        let limit = self.settings.handler_timeout;
+        call.deadline = limit.map(|limit| Instant::now() + limit);
         match span.in_scope(|| handler.call(&job.delivery, call)) {
-            // An empty span costs nothing to enter; a boxed future more does.
-            Ok(future) if span.is_disabled() => Some(Working::new(job, future)),
-            Ok(future) => Some(Working::new(job, Box::pin(future.instrument(span)))),
+            Ok(future) => {
+                let late = |limit| Err(Failure::late(limit));
+                let future = limited(future, limit, late);
+                // An empty span costs nothing to enter; a boxed future more does.
+                Some(if span.is_disabled() {
+                    Working::new(job, future)
+                } else {
+                    Working::new(job, Box::pin(future.instrument(span)))
+                })
+            }
             Err(failure) => {
                 self.on_handled(job, Err(failure));
                 None
@@ -436,6 +445,19 @@ impl Engine {
             self.on_settled(settled);
         }
     }
+}
+
+/// Gives a handler up that takes longer than the limit. Costs nothing without one.
+fn limited<T: Send + 'static>(
+    handler: BoxFuture<'static, T>,
+    limit: Option<Duration>,
+    late: impl FnOnce(Duration) -> T + Send + 'static,
+) -> BoxFuture<'static, T> {
+    let Some(limit) = limit else { return handler };
+    Box::pin(async move {
+        let ended = timeout(limit, handler).await;
+        ended.unwrap_or_else(|_| late(limit))
+    })
 }
 
 fn missing_result() -> Error {

@@ -8,9 +8,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::Engine;
+use super::{Engine, limited};
 use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
@@ -84,7 +85,11 @@ impl Engine {
                     }
                 }
                 if !accepted.is_empty() {
-                    let future = Box::pin(started.future.instrument(span));
+                    let count = accepted.len();
+                    let late = move |limit| all_failed(&Failure::late(limit), count);
+                    let limit = self.settings.handler_timeout;
+                    let future = limited(started.future, limit, late);
+                    let future = Box::pin(future.instrument(span));
                     self.running_batches
                         .push(RunningBatch::new(accepted, future));
                 }
@@ -99,6 +104,8 @@ impl Engine {
     fn call_info(&self, job: &Job) -> CallInfo {
         let mut info = self.calls[job.source].clone();
         info.attempt = job.attempt;
+        let limit = self.settings.handler_timeout;
+        info.deadline = limit.map(|limit| Instant::now() + limit);
         info
     }
 
