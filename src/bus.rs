@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
+use crate::status::SubscriptionStatus;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
@@ -88,6 +89,21 @@ impl Bus {
         Subscribe::new(self.clone(), name.into())
     }
 
+    /// How every subscription is doing, in the order in which they were started. Those of a bus
+    /// that was closed are in the [report](CloseReport).
+    ///
+    /// ```no_run
+    /// # fn example(bus: polybus::Bus) {
+    /// for subscription in bus.status() {
+    ///     println!("{}: {:?}, {} in flight", subscription.name, subscription.state, subscription.in_flight);
+    /// }
+    /// # }
+    /// ```
+    pub fn status(&self) -> Vec<SubscriptionStatus> {
+        let subscriptions = self.subscriptions();
+        subscriptions.iter().map(SubscriptionTask::status).collect()
+    }
+
     /// Creates topics and reads their state.
     pub fn topics(&self) -> Topics {
         Topics::new(self.clone())
@@ -150,7 +166,7 @@ impl Bus {
         let subscriptions = std::mem::take(&mut *self.subscriptions());
         subscriptions
             .iter()
-            .for_each(|task| task.shutdown.request(within));
+            .for_each(|task| task.request_stop(within));
         let finishing = subscriptions.into_iter().map(|task| task.finish(deadline));
         let subscriptions: Vec<SubscriptionReport> = join_all(finishing).await;
         let closing = self
@@ -197,7 +213,7 @@ impl Bus {
             return Err(closed());
         }
         let subscriptions = self.subscriptions();
-        let running = subscriptions.iter().filter(|task| task.group == group);
+        let running = subscriptions.iter().filter(|task| task.group() == group);
         for other in running {
             if let Some((transport, topic)) =
                 topics.iter().find(|topic| other.topics.contains(topic))
@@ -206,7 +222,7 @@ impl Bus {
                     ErrorKind::Config,
                     format!(
                         "subscriptions `{}` and `{name}` would share the events of one group",
-                        other.name
+                        other.name()
                     ),
                 )
                 .with_transport(transport.clone())
@@ -224,7 +240,7 @@ impl Bus {
     fn warn_of_unused_settings(&self) {
         let running = self.subscriptions();
         for name in self.inner.config.subscriptions.keys() {
-            if !running.iter().any(|task| task.name == *name) {
+            if !running.iter().any(|task| task.name() == name) {
                 tracing::warn!(subscription = %name, "the config has settings for a subscription that does not run");
             }
         }
@@ -234,7 +250,7 @@ impl Bus {
     pub(crate) fn ended_subscriptions(&self) -> Vec<Text> {
         let subscriptions = self.subscriptions();
         let ended = subscriptions.iter().filter(|task| task.has_ended());
-        ended.map(|task| task.name.clone()).collect()
+        ended.map(|task| task.name().clone()).collect()
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::task::JoinHandle;
@@ -11,7 +12,10 @@ use crate::config::SubscriptionConfig;
 use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
-use crate::runtime::{BatchLimits, Consumer, Counters, Counts, Finished, Shutdown, Source};
+use crate::runtime::{
+    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
+};
+use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::time::IntoDuration;
 use crate::transport::{Start, Subscription as Membership, Transport};
 use crate::{Error, ErrorKind, Result, Text};
@@ -174,6 +178,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             .into_iter()
             .map(|reading| join(&self.bus, &self.settings, &group, reading));
         let counters = Arc::new(Counters::default());
+        let control = Arc::new(Control::new());
         let consumer = Consumer {
             name: self.name.clone(),
             group: group.clone(),
@@ -182,6 +187,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             batch,
             sources: try_join_all(joining).await?,
             counters: Arc::clone(&counters),
+            control: Arc::clone(&control),
             observer: self.bus.inner.observer.clone(),
         };
         let shutdown = Shutdown::new();
@@ -193,17 +199,16 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             running.await
         });
         let handle = Subscription {
-            name: self.name.clone(),
-            counters: Arc::clone(&counters),
-            ended: ended.clone(),
-        };
-        self.bus.adopt(SubscriptionTask {
             name: self.name,
             group,
-            topics,
+            counters,
+            control,
             shutdown,
             ended,
-            counters,
+        };
+        self.bus.adopt(SubscriptionTask {
+            handle: handle.clone(),
+            topics,
             task: Task(task),
         });
         Ok(handle)
@@ -250,7 +255,10 @@ fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
 #[derive(Debug, Clone)]
 pub struct Subscription {
     name: Text,
+    group: Text,
     counters: Arc<Counters>,
+    control: Arc<Control>,
+    shutdown: Shutdown,
     ended: CancellationToken,
 }
 
@@ -265,6 +273,46 @@ impl Subscription {
         self.counters.snapshot()
     }
 
+    /// How it is doing.
+    pub fn status(&self) -> SubscriptionStatus {
+        let oldest = self.control.oldest();
+        SubscriptionStatus {
+            name: self.name.clone(),
+            group: self.group.clone(),
+            state: self.state(),
+            in_flight: self.control.in_flight(),
+            oldest: oldest.map(|oldest| oldest.elapsed()),
+            counts: self.counts(),
+            last_error: self.control.last_error(),
+        }
+    }
+
+    fn state(&self) -> SubscriptionState {
+        if self.control.is_failed() {
+            SubscriptionState::Failed
+        } else if self.ended.is_cancelled() {
+            SubscriptionState::Ended
+        } else if self.shutdown.is_requested() {
+            SubscriptionState::Stopping
+        } else if self.control.is_paused() {
+            SubscriptionState::Paused
+        } else {
+            SubscriptionState::Running
+        }
+    }
+
+    /// Lets it read nothing more until [`resume`](Self::resume). What it has received is handled
+    /// and settled; its place in the group stays. Its events wait on the server: another member of
+    /// the group does not get those of its share.
+    pub fn pause(&self) {
+        self.control.pause();
+    }
+
+    /// Lets it read again after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.control.resume();
+    }
+
     /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
@@ -273,13 +321,9 @@ impl Subscription {
 
 /// A subscription's task, which the bus owns and awaits.
 pub(crate) struct SubscriptionTask {
-    pub(crate) name: Text,
-    pub(crate) group: Text,
+    handle: Subscription,
     /// What it reads: transport and topic, or pattern of topics.
     pub(crate) topics: Vec<(Text, Text)>,
-    pub(crate) shutdown: Shutdown,
-    ended: CancellationToken,
-    counters: Arc<Counters>,
     task: Task,
 }
 
@@ -293,12 +337,28 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    pub(crate) fn name(&self) -> &Text {
+        &self.handle.name
+    }
+
+    pub(crate) fn group(&self) -> &Text {
+        &self.handle.group
+    }
+
+    pub(crate) fn status(&self) -> SubscriptionStatus {
+        self.handle.status()
+    }
+
+    pub(crate) fn request_stop(&self, within: Duration) {
+        self.handle.shutdown.request(within);
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
+        self.handle.ended.is_cancelled()
     }
 
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
-        self.ended.clone().cancelled_owned()
+        self.handle.ended.clone().cancelled_owned()
     }
 
     /// Waits for the end, which was asked for.
@@ -307,15 +367,15 @@ impl SubscriptionTask {
             Ok(Ok(finished)) => (finished.counts, finished.unfinished, finished.error),
             Ok(Err(panic)) => {
                 let error = Error::new(ErrorKind::Handler, "the subscription's task failed");
-                (self.counters.snapshot(), 0, Some(error.with_source(panic)))
+                (self.handle.counts(), 0, Some(error.with_source(panic)))
             }
             Err(_) => {
                 let error = Error::new(ErrorKind::Timeout, "the subscription did not stop in time");
-                (self.counters.snapshot(), 0, Some(error))
+                (self.handle.counts(), 0, Some(error))
             }
         };
         SubscriptionReport {
-            name: self.name.clone(),
+            name: self.handle.name.clone(),
             counts,
             unfinished,
             error,

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::journal::Journal;
 use crate::bus::Bus;
+use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::transport::{Admin, Lag, Publisher, Subscription as Membership, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -36,7 +37,12 @@ pub(super) async fn settle(bus: &Bus, journal: &Journal, within: Duration) -> Re
         }
         let ended = bus.ended_subscriptions();
         if Instant::now() >= deadline || (publishing == 0 && !ended.is_empty()) {
-            return Err(unsettled(publishing, &open, &ended, within));
+            let error = unsettled(publishing, &open, &ended, within);
+            return Err(bus
+                .status()
+                .iter()
+                .filter_map(how_it_is)
+                .fold(error, Error::with_note));
         }
         let until = deadline.min(Instant::now() + ASK_EVERY);
         // Either way the next round looks again.
@@ -114,4 +120,22 @@ fn unsettled(publishing: usize, open: &[Open], ended: &[Text], within: Duration)
         Error::new(ErrorKind::Timeout, message).with_operation("settle"),
         Error::with_note,
     )
+}
+
+/// What a subscription has to do with it, unless it has nothing to do and is well.
+fn how_it_is(status: &SubscriptionStatus) -> Option<String> {
+    let SubscriptionStatus {
+        name,
+        state,
+        in_flight,
+        last_error,
+        ..
+    } = status;
+    let is_well = *state == SubscriptionState::Running && *in_flight == 0;
+    let last_error = last_error.as_ref();
+    let last_error = last_error.map_or("no error".to_owned(), |it| {
+        format!("last error: {}", it.message)
+    });
+    (!is_well)
+        .then(|| format!("subscription `{name}`: {state:?}, {in_flight} in flight, {last_error}"))
 }

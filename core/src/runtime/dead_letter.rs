@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::job::{FromPanic, Job};
-use super::{Shutdown, backoff};
+use super::{Control, Shutdown, backoff};
 use crate::handler::Failure;
 use crate::transport::{
     Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, TopicSpec,
@@ -63,16 +63,23 @@ pub(super) struct DeadLetters {
     pub(super) transport: Text,
     pub(super) publisher: DynPublisher,
     pub(super) admin: DynAdmin,
+    control: Arc<Control>,
     /// Topics that are known to exist.
     ensured: Arc<Mutex<HashSet<Topic>>>,
 }
 
 impl DeadLetters {
-    pub(super) fn new(transport: Text, publisher: DynPublisher, admin: DynAdmin) -> Self {
+    pub(super) fn new(
+        transport: Text,
+        publisher: DynPublisher,
+        admin: DynAdmin,
+        control: Arc<Control>,
+    ) -> Self {
         Self {
             transport,
             publisher,
             admin,
+            control,
             ensured: Arc::default(),
         }
     }
@@ -91,6 +98,7 @@ impl DeadLetters {
                 ),
             };
             failures += 1;
+            self.control.note_error(&error);
             tracing::warn!(transport = %self.transport, topic = %letter.topic, %error, failures,
                 "a dead letter could not be published, its event is held");
             tokio::select! {

@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::batch::{BatchLimits, Batches, RunningBatch};
+use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
-use super::{Counters, Counts, Observer, Progress, Shutdown, Source};
+use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
 use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
@@ -44,6 +45,8 @@ pub struct Consumer {
     pub sources: Vec<Source>,
     /// Counts what it does.
     pub counters: Arc<Counters>,
+    /// Pauses it, and says how it is doing.
+    pub control: Arc<Control>,
     /// Sees what it does, if somebody looks.
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -91,6 +94,7 @@ struct Engine {
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
     counters: Arc<Counters>,
+    control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
     shutdown: Shutdown,
     /// For each source, by index.
@@ -111,6 +115,8 @@ struct Engine {
     running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
+    /// When deliveries came that are not done.
+    arrivals: Arrivals,
     /// Deliveries that are not settled yet.
     in_flight: usize,
     unfinished: usize,
@@ -126,6 +132,7 @@ impl Engine {
             settings: consumer.settings,
             handlers: consumer.handlers,
             counters: consumer.counters,
+            control: consumer.control,
             observer: consumer.observer,
             shutdown,
             settlements: Vec::new(),
@@ -141,6 +148,7 @@ impl Engine {
             batches: Batches::new(consumer.batch),
             running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
+            arrivals: Arrivals::default(),
             in_flight: 0,
             unfinished: 0,
             stopping: false,
@@ -160,6 +168,7 @@ impl Engine {
                 source.transport,
                 source.publisher,
                 source.admin,
+                Arc::clone(&engine.control),
             ));
             engine.readers.push(Reader::new(index, source.subscriber));
             engine.named_topics.push(source.topics);
@@ -169,7 +178,10 @@ impl Engine {
 
     async fn run(&mut self) {
         loop {
-            self.start_reads();
+            let paused = self.control.is_paused();
+            if !paused {
+                self.start_reads();
+            }
             self.batches.expire();
             poll_fn(|context| {
                 self.start_ready(context);
@@ -177,6 +189,8 @@ impl Engine {
             })
             .await;
             self.start_settles();
+            self.control
+                .note_progress(self.in_flight, self.arrivals.oldest());
             if self.stopping && self.is_drained() {
                 return;
             }
@@ -187,6 +201,7 @@ impl Engine {
                 () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
+                () = self.control.resumed(), if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
@@ -211,8 +226,11 @@ impl Engine {
         }
         let room = window - self.in_flight;
         for reader in self.readers.drain(..) {
-            self.reads
-                .push(Box::pin(reader.read(room, self.shutdown.clone())));
+            self.reads.push(Box::pin(reader.read(
+                room,
+                self.shutdown.clone(),
+                Arc::clone(&self.control),
+            )));
         }
     }
 
@@ -224,11 +242,13 @@ impl Engine {
             Read::Deliveries(deliveries) => {
                 self.in_flight += deliveries.len();
                 self.counters.received(deliveries.len());
+                let arrival = self.arrivals.arrived(deliveries.len());
                 for delivery in deliveries {
-                    self.accept(source, delivery);
+                    self.accept(source, arrival, delivery);
                 }
             }
             Read::Failed(error) if error.retryable() => {
+                self.control.note_error(&error);
                 tracing::warn!(subscription = %self.name, transport = %self.calls[source].transport,
                     %error, "reading failed, trying again");
             }
@@ -236,13 +256,14 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, source: usize, delivery: Delivery) {
+    fn accept(&mut self, source: usize, arrival: u64, delivery: Delivery) {
         tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
         let lane = self.lane(source, &delivery);
         let mut job = Job {
             source,
+            arrival,
             lane: None,
             attempt: delivery.attempt(),
             delivery,
@@ -365,6 +386,7 @@ impl Engine {
                 Ok(()) => {}
                 Err(error) if error.retryable() => {
                     if again == 0 {
+                        self.control.note_error(&error);
                         tracing::warn!(subscription = %self.name, %error, "settling failed, trying again");
                     }
                     again += 1;
@@ -374,6 +396,7 @@ impl Engine {
                 Err(error) if error.kind() == ErrorKind::Stale => self.counters.stale(1),
                 Err(error) => {
                     self.counters.unsettled(1);
+                    self.control.note_error(&error);
                     tracing::error!(subscription = %self.name, %error, "an event could not be settled");
                 }
             }
@@ -384,6 +407,8 @@ impl Engine {
 
     fn fail(&mut self, error: Error) {
         tracing::error!(subscription = %self.name, %error, "the subscription failed");
+        self.control.note_error(&error);
+        self.control.fail();
         self.error.get_or_insert(error);
         self.shutdown.request(DRAIN_AFTER_FAILURE);
     }
@@ -418,6 +443,8 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
+        self.control
+            .note_progress(self.in_flight, self.arrivals.oldest());
         let closing = self
             .readers
             .drain(..)

@@ -14,6 +14,7 @@
 
 mod backoff;
 mod batch;
+mod control;
 mod counters;
 mod dead_letter;
 mod engine;
@@ -24,6 +25,7 @@ mod shutdown;
 mod source;
 
 pub use batch::BatchLimits;
+pub use control::{Control, LastError};
 pub use counters::{Counters, Counts};
 pub use dead_letter::provenance;
 pub use engine::{Consumer, Finished};

@@ -51,7 +51,10 @@ impl Engine {
             }
             Ok(Verdict::Retry { after }) => self.retry(job, after, "the handler asked for it"),
             Ok(Verdict::DeadLetter { reason }) => self.dead_letter(job, &reason),
-            Err(failure) => self.on_failure(job, &failure),
+            Err(failure) => {
+                self.control.note_error(&failure);
+                self.on_failure(job, &failure);
+            }
         }
     }
 
@@ -97,6 +100,7 @@ impl Engine {
     /// Publishes the job's dead letter and settles it then. Without a topic for dead letters the
     /// job is held and tried again: nothing is thrown away unasked.
     pub(super) fn dead_letter(&mut self, job: Job, reason: &str) {
+        self.control.note_error(&reason);
         let Some(topic) = self.settings.dead_letter.topic(job.delivery.topic()) else {
             let pause = self.settings.retry.max;
             tracing::error!(subscription = %self.name, topic = %job.delivery.topic(), reason,
@@ -152,8 +156,10 @@ impl Engine {
     /// Ends a job and lets the next of its lane go on.
     pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
         self.observe(&job, progress);
+        self.arrivals.done(job.arrival);
         let Job {
             source,
+            arrival: _,
             lane,
             attempt,
             delivery,
