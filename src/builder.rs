@@ -11,7 +11,8 @@ use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::Validator;
 use crate::routing::RouteTable;
-use crate::transport::{Transport, TransportConfig, TransportFactory};
+use crate::runtime::Observer;
+use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
 use crate::{Error, ErrorKind, Event, Result, Text};
 
 /// Builds a [`Bus`].
@@ -21,6 +22,18 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     validator: Option<Validator>,
+    watch: Option<Watch>,
+}
+
+/// Puts a transport into another one, by its name.
+type Wrap = dyn Fn(&Text, DynTransport) -> DynTransport + Send + Sync;
+
+/// Looks on, for a test.
+pub(crate) struct Watch {
+    /// Is given every transport.
+    pub(crate) wrap: Box<Wrap>,
+    /// Sees what subscriptions do.
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// Where the config comes from.
@@ -41,6 +54,7 @@ impl BusBuilder {
             factories,
             in_memory: false,
             validator: None,
+            watch: None,
         }
     }
 
@@ -82,6 +96,12 @@ impl BusBuilder {
         self
     }
 
+    /// Lets a test look on.
+    pub(crate) fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
     /// Compiles the routes and connects to every transport, all at once.
     ///
     /// # Errors
@@ -113,7 +133,8 @@ impl BusBuilder {
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
         let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
-        Ok(Bus::new(config, routes, transports, publishing))
+        let observer = self.watch.map(|watch| watch.observer);
+        Ok(Bus::new(config, routes, transports, publishing, observer))
     }
 
     async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
@@ -129,6 +150,10 @@ impl BusBuilder {
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
         let transport = factory.connect(settings).await?;
+        let transport = match &self.watch {
+            Some(watch) => (watch.wrap)(name, transport),
+            None => transport,
+        };
         let publisher = transport.publisher().await?;
         Ok((
             name.clone(),

@@ -13,6 +13,8 @@ use crate::config::Config;
 use crate::middleware::Publishing;
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
+use crate::runtime::Observer;
+use crate::status::SubscriptionStatus;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
@@ -34,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) routes: RouteTable,
     pub(crate) transports: BTreeMap<Text, Connected>,
     pub(crate) publishing: Publishing,
+    /// Sees what subscriptions do, in a test.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     closed: AtomicBool,
 }
@@ -67,12 +71,14 @@ impl Bus {
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let inner = Inner {
             publishing,
             config,
             routes,
             transports,
+            observer,
             subscriptions: Mutex::default(),
             closed: AtomicBool::new(false),
         };
@@ -85,6 +91,21 @@ impl Bus {
     /// or the defaults.
     pub fn subscribe(&self, name: impl Into<Text>) -> Subscribe {
         Subscribe::new(self.clone(), name.into())
+    }
+
+    /// How every subscription is doing, in the order in which they were started. Those of a bus
+    /// that was closed are in the [report](CloseReport).
+    ///
+    /// ```no_run
+    /// # fn example(bus: polybus::Bus) {
+    /// for subscription in bus.status() {
+    ///     println!("{}: {:?}, {} in flight", subscription.name, subscription.state, subscription.in_flight);
+    /// }
+    /// # }
+    /// ```
+    pub fn status(&self) -> Vec<SubscriptionStatus> {
+        let subscriptions = self.subscriptions();
+        subscriptions.iter().map(SubscriptionTask::status).collect()
     }
 
     /// Creates topics and reads their state.
@@ -151,7 +172,7 @@ impl Bus {
         let subscriptions = std::mem::take(&mut *self.subscriptions());
         subscriptions
             .iter()
-            .for_each(|task| task.shutdown.request(within));
+            .for_each(|task| task.request_stop(within));
         let finishing = subscriptions.into_iter().map(|task| task.finish(deadline));
         let subscriptions: Vec<SubscriptionReport> = join_all(finishing).await;
         let closed = self.inner.publishing.close(deadline).await;
@@ -182,7 +203,7 @@ impl Bus {
             return Err(closed());
         }
         let subscriptions = self.subscriptions();
-        let running = subscriptions.iter().filter(|task| task.group == group);
+        let running = subscriptions.iter().filter(|task| task.group() == group);
         for other in running {
             if let Some((transport, topic)) =
                 topics.iter().find(|topic| other.topics.contains(topic))
@@ -191,7 +212,7 @@ impl Bus {
                     ErrorKind::Config,
                     format!(
                         "subscriptions `{}` and `{name}` would share the events of one group",
-                        other.name
+                        other.name()
                     ),
                 )
                 .with_transport(transport.clone())
@@ -209,10 +230,17 @@ impl Bus {
     fn warn_of_unused_settings(&self) {
         let running = self.subscriptions();
         for name in self.inner.config.subscriptions.keys() {
-            if !running.iter().any(|task| task.name == *name) {
+            if !running.iter().any(|task| task.name() == name) {
                 tracing::warn!(subscription = %name, "the config has settings for a subscription that does not run");
             }
         }
+    }
+
+    /// The subscriptions that have ended and are still the bus's to close.
+    pub(crate) fn ended_subscriptions(&self) -> Vec<Text> {
+        let subscriptions = self.subscriptions();
+        let ended = subscriptions.iter().filter(|task| task.has_ended());
+        ended.map(|task| task.name().clone()).collect()
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

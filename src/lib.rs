@@ -47,7 +47,7 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | `memory` (default) | `kind = "memory"`, and [`BusBuilder::in_memory`] for tests |
+//! | `memory` (default) | `kind = "memory"`, [`BusBuilder::in_memory`] and [`TestBus::from_file`] for tests |
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `full` | all of them |
@@ -60,7 +60,9 @@ mod made;
 mod publish;
 mod report;
 mod signal;
+mod status;
 mod subscription;
+pub mod testing;
 mod topics;
 
 pub use builder::BusBuilder;
@@ -70,13 +72,15 @@ pub use made::BusEvent;
 pub use publish::Enqueued;
 pub use report::{CloseReport, Receipt, SubscriptionReport};
 pub use signal::shutdown_signal;
+pub use status::{SubscriptionState, SubscriptionStatus};
 pub use subscription::{Subscribe, Subscription};
+pub use testing::TestBus;
 pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Context, FromDelivery, FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State,
-    Verdict,
+    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
+    Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::task::JoinHandle;
@@ -8,10 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
 use crate::config::SubscriptionConfig;
-use crate::handler::{Handler, HandlerSetBuilder};
+use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
-use crate::runtime::{Consumer, Counters, Counts, Finished, Shutdown, Source};
+use crate::runtime::{
+    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
+};
+use crate::status::{SubscriptionState, SubscriptionStatus};
+use crate::time::IntoDuration;
 use crate::transport::{Start, Subscription as Membership, Transport};
 use crate::{Error, ErrorKind, Result, Text};
 
@@ -25,6 +30,7 @@ pub struct Subscribe<S = ()> {
     name: Text,
     settings: SubscriptionConfig,
     handlers: HandlerSetBuilder,
+    batch: Result<BatchLimits>,
     state: S,
 }
 
@@ -36,6 +42,7 @@ impl Subscribe {
             name,
             settings,
             handlers: HandlerSetBuilder::new(),
+            batch: Ok(BatchLimits::default()),
             state: (),
         }
     }
@@ -49,6 +56,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            batch,
             state: _,
         } = self;
         Subscribe {
@@ -56,6 +64,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            batch,
             state,
         }
     }
@@ -83,6 +92,46 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self.on_pattern("*", handler)
     }
 
+    /// Adds a handler for several events at once: those of the event types of its `Batch<T>`. One
+    /// without does not compile.
+    ///
+    /// It returns what becomes of each entry: a `Vec` with one `Verdict` or `Result` for each, in
+    /// their order; or `()`, a `Verdict` or an error for all. Each entry is settled, tried again or
+    /// put away by itself, and one whose data is not that of a `T` is put away alone.
+    ///
+    /// The order of a key holds: a batch may hold several events of it, in their order, and the
+    /// next ones wait until the batch is done. Entries of one key that are to be tried again come
+    /// again in their order, after the pause of the first, and before the next events of the key.
+    /// An entry that succeeds after one of its key that failed is done all the same: a handler
+    /// that must not skip returns `Retry` for it too.
+    ///
+    /// A batch takes one of the `concurrency` places.
+    pub fn on_batch<Args: 'static>(mut self, handler: impl BatchHandler<Args, S>) -> Self {
+        self.handlers.on_batch(handler, self.state.clone());
+        self
+    }
+
+    /// Sets when a batch is handed to its handler: when it has `max_events`, or when its first
+    /// event has waited for `max_wait`. Default: 100 events, 50 ms.
+    ///
+    /// So that batches can fill up while one runs, `max_in_flight` is at least twice `max_events`.
+    /// A wrong value is an error of [`start`](Self::start).
+    ///
+    /// ```no_run
+    /// # use polybus::{Batch, Bus, Event};
+    /// # #[derive(Event, serde::Serialize, serde::Deserialize)]
+    /// # #[event(type = "user.created")]
+    /// # struct UserCreated {}
+    /// # async fn index(users: Batch<UserCreated>) {}
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// bus.subscribe("index").on_batch(index).batch(500, "50ms").start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn batch(mut self, max_events: usize, max_wait: impl IntoDuration) -> Self {
+        self.batch = BatchLimits::new(max_events, max_wait);
+        self
+    }
+
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
@@ -103,14 +152,19 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
-    /// no handler, two for the same pattern, or another subscription of this bus that would share
+    /// no handler, two for the same pattern, wrong limits of batches, or another subscription of this bus that would share
     /// the group's events; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
-    pub async fn start(self) -> Result<Subscription> {
+    pub async fn start(mut self) -> Result<Subscription> {
         let handlers = self.handlers.build()?;
+        let batch = self.batch?;
+        if handlers.has_batches() {
+            let least = batch.max_events.saturating_mul(2);
+            self.settings.max_in_flight = self.settings.max_in_flight.max(least);
+        }
         let readings = self.bus.inner.routes.reading(&handlers.interests())?;
         let service = &self.bus.inner.config.service.name;
         let group = self
@@ -124,13 +178,17 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             .into_iter()
             .map(|reading| join(&self.bus, &self.settings, &group, reading));
         let counters = Arc::new(Counters::default());
+        let control = Arc::new(Control::new());
         let consumer = Consumer {
             name: self.name.clone(),
             group: group.clone(),
             settings: self.settings.clone(),
             handlers: Arc::new(handlers),
+            batch,
             sources: try_join_all(joining).await?,
             counters: Arc::clone(&counters),
+            control: Arc::clone(&control),
+            observer: self.bus.inner.observer.clone(),
         };
         let shutdown = Shutdown::new();
         let ended = CancellationToken::new();
@@ -141,17 +199,16 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             running.await
         });
         let handle = Subscription {
-            name: self.name.clone(),
-            counters: Arc::clone(&counters),
-            ended: ended.clone(),
-        };
-        self.bus.adopt(SubscriptionTask {
             name: self.name,
             group,
-            topics,
+            counters,
+            control,
             shutdown,
             ended,
-            counters,
+        };
+        self.bus.adopt(SubscriptionTask {
+            handle: handle.clone(),
+            topics,
             task: Task(task),
         });
         Ok(handle)
@@ -198,7 +255,10 @@ fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
 #[derive(Debug, Clone)]
 pub struct Subscription {
     name: Text,
+    group: Text,
     counters: Arc<Counters>,
+    control: Arc<Control>,
+    shutdown: Shutdown,
     ended: CancellationToken,
 }
 
@@ -213,6 +273,46 @@ impl Subscription {
         self.counters.snapshot()
     }
 
+    /// How it is doing.
+    pub fn status(&self) -> SubscriptionStatus {
+        let oldest = self.control.oldest();
+        SubscriptionStatus {
+            name: self.name.clone(),
+            group: self.group.clone(),
+            state: self.state(),
+            in_flight: self.control.in_flight(),
+            oldest: oldest.map(|oldest| oldest.elapsed()),
+            counts: self.counts(),
+            last_error: self.control.last_error(),
+        }
+    }
+
+    fn state(&self) -> SubscriptionState {
+        if self.control.is_failed() {
+            SubscriptionState::Failed
+        } else if self.ended.is_cancelled() {
+            SubscriptionState::Ended
+        } else if self.shutdown.is_requested() {
+            SubscriptionState::Stopping
+        } else if self.control.is_paused() {
+            SubscriptionState::Paused
+        } else {
+            SubscriptionState::Running
+        }
+    }
+
+    /// Lets it read nothing more until [`resume`](Self::resume). What it has received is handled
+    /// and settled; its place in the group stays. Its events wait on the server: another member of
+    /// the group does not get those of its share.
+    pub fn pause(&self) {
+        self.control.pause();
+    }
+
+    /// Lets it read again after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.control.resume();
+    }
+
     /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
@@ -221,13 +321,9 @@ impl Subscription {
 
 /// A subscription's task, which the bus owns and awaits.
 pub(crate) struct SubscriptionTask {
-    pub(crate) name: Text,
-    pub(crate) group: Text,
+    handle: Subscription,
     /// What it reads: transport and topic, or pattern of topics.
     pub(crate) topics: Vec<(Text, Text)>,
-    pub(crate) shutdown: Shutdown,
-    ended: CancellationToken,
-    counters: Arc<Counters>,
     task: Task,
 }
 
@@ -241,8 +337,28 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    pub(crate) fn name(&self) -> &Text {
+        &self.handle.name
+    }
+
+    pub(crate) fn group(&self) -> &Text {
+        &self.handle.group
+    }
+
+    pub(crate) fn status(&self) -> SubscriptionStatus {
+        self.handle.status()
+    }
+
+    pub(crate) fn request_stop(&self, within: Duration) {
+        self.handle.shutdown.request(within);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.handle.ended.is_cancelled()
+    }
+
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
-        self.ended.clone().cancelled_owned()
+        self.handle.ended.clone().cancelled_owned()
     }
 
     /// Waits for the end, which was asked for.
@@ -251,15 +367,15 @@ impl SubscriptionTask {
             Ok(Ok(finished)) => (finished.counts, finished.unfinished, finished.error),
             Ok(Err(panic)) => {
                 let error = Error::new(ErrorKind::Handler, "the subscription's task failed");
-                (self.counters.snapshot(), 0, Some(error.with_source(panic)))
+                (self.handle.counts(), 0, Some(error.with_source(panic)))
             }
             Err(_) => {
                 let error = Error::new(ErrorKind::Timeout, "the subscription did not stop in time");
-                (self.counters.snapshot(), 0, Some(error))
+                (self.handle.counts(), 0, Some(error))
             }
         };
         SubscriptionReport {
-            name: self.name.clone(),
+            name: self.handle.name.clone(),
             counts,
             unfinished,
             error,

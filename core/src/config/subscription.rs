@@ -40,6 +40,10 @@ pub struct SubscriptionConfig {
     /// retries included. Default: 60 s.
     #[serde(deserialize_with = "fields::duration")]
     pub takeover_after: Duration,
+    /// How long one call of a handler may take. Then it is dropped where it waits, and counts as
+    /// failed, worth another try. Default: no limit. At most `takeover_after`.
+    #[serde(deserialize_with = "fields::optional_duration")]
+    pub handler_timeout: Option<Duration>,
 }
 
 impl Default for SubscriptionConfig {
@@ -54,6 +58,7 @@ impl Default for SubscriptionConfig {
             unhandled: Unhandled::default(),
             max_in_flight: 1024,
             takeover_after: Duration::from_secs(60),
+            handler_timeout: None,
         }
     }
 }
@@ -77,6 +82,18 @@ impl SubscriptionConfig {
         if self.takeover_after.is_zero() {
             let what = "must be longer than any handler takes, so not zero";
             return Some((&["takeover_after"], what.to_owned()));
+        }
+        match self.handler_timeout {
+            Some(limit) if limit.is_zero() => {
+                let what = "leaves a handler no time; leave it out for no limit";
+                return Some((&["handler_timeout"], what.to_owned()));
+            }
+            Some(limit) if limit > self.takeover_after => {
+                let after = self.takeover_after;
+                let what = format!("{limit:?} is over `takeover_after`, which is {after:?}");
+                return Some((&["handler_timeout"], what));
+            }
+            _ => {}
         }
         None
     }

@@ -1,4 +1,5 @@
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::Codec;
@@ -60,6 +61,8 @@ pub struct CallInfo {
     pub transport: Text,
     /// Which attempt this is, starting at 1.
     pub attempt: u32,
+    /// When the handler has taken too long, if its time is limited.
+    pub deadline: Option<Instant>,
     /// Cancelled when the subscription stops.
     pub stopping: CancellationToken,
 }
@@ -75,6 +78,7 @@ impl CallInfo {
             subscription: subscription.into(),
             transport: transport.into(),
             attempt: 1,
+            deadline: None,
             stopping,
         }
     }
@@ -164,6 +168,14 @@ pub struct Context {
 }
 
 impl Context {
+    pub(super) fn new(info: CallInfo, delivery: &Delivery) -> Self {
+        Self {
+            info,
+            topic: delivery.topic().clone(),
+            position: delivery.position(),
+        }
+    }
+
     /// The subscription's name.
     pub fn subscription(&self) -> &str {
         &self.info.subscription
@@ -190,6 +202,12 @@ impl Context {
         self.info.attempt
     }
 
+    /// When this call will be given up, as the subscription's `handler_timeout` says. `None`: its
+    /// time is not limited.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.info.deadline
+    }
+
     /// Cancelled when the subscription stops. A long handler may give up then: its event is
     /// delivered again.
     pub fn stopping(&self) -> &CancellationToken {
@@ -199,11 +217,6 @@ impl Context {
 
 impl<S> FromDelivery<S> for Context {
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        let delivery = call.delivery();
-        Ok(Self {
-            info: call.info().clone(),
-            topic: delivery.topic().clone(),
-            position: delivery.position(),
-        })
+        Ok(Self::new(call.info().clone(), call.delivery()))
     }
 }

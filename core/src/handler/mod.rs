@@ -1,5 +1,6 @@
 //! Handlers: plain async functions whose arguments are extractors.
 
+mod batch;
 mod extract;
 mod set;
 mod verdict;
@@ -9,7 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+pub(crate) use batch::all_failed;
+pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
+pub(crate) use set::Registered;
 pub use set::{HandlerSet, HandlerSetBuilder};
 pub use verdict::{Failure, Handled, IntoVerdict, Permanent, Verdict};
 

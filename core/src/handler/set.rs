@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{ErasedHandler, Handler, erase};
+use super::batch::{self, ErasedBatchHandler};
+use super::{BatchHandler, ErasedHandler, Handler, erase};
 use crate::pattern::PatternMap;
 use crate::{Error, ErrorKind, Pattern, Result};
 
@@ -11,7 +12,15 @@ pub struct HandlerSet {
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
     by_type: HashMap<&'static str, usize>,
-    handlers: Vec<Box<dyn ErasedHandler>>,
+    handlers: Vec<Registered>,
+}
+
+/// A handler of a subscription.
+pub(crate) enum Registered {
+    /// Takes one event at a time.
+    One(Box<dyn ErasedHandler>),
+    /// Takes several at once.
+    Batch(Box<dyn ErasedBatchHandler>),
 }
 
 /// Collects the handlers of a subscription.
@@ -20,7 +29,7 @@ pub struct HandlerSet {
 pub struct HandlerSetBuilder {
     types: Vec<(&'static str, usize)>,
     patterns: Vec<(Result<Pattern>, usize)>,
-    handlers: Vec<Box<dyn ErasedHandler>>,
+    handlers: Vec<Registered>,
 }
 
 impl HandlerSetBuilder {
@@ -42,7 +51,7 @@ impl HandlerSetBuilder {
                 "a handler for `on` needs an argument `Payload<T>`; use `on_pattern` or `on_any` without one"
             );
         }
-        let index = self.push(handler, state);
+        let index = self.push(Registered::One(erase(handler, state)));
         self.types
             .extend(H::TYPES.iter().map(|info| (info.name, index)));
     }
@@ -54,17 +63,31 @@ impl HandlerSetBuilder {
         S: Send + Sync + 'static,
         Args: 'static,
     {
-        let index = self.push(handler, state);
+        let index = self.push(Registered::One(erase(handler, state)));
         self.patterns.push((Pattern::parse(pattern), index));
     }
 
-    fn push<H, S, Args>(&mut self, handler: H, state: S) -> usize
+    /// Adds a batch handler for the event types of its `Batch<T>`. One without, or with two, does
+    /// not compile.
+    pub fn on_batch<H, S, Args>(&mut self, handler: H, state: S)
     where
-        H: Handler<Args, S>,
+        H: BatchHandler<Args, S>,
         S: Send + Sync + 'static,
         Args: 'static,
     {
-        self.handlers.push(erase(handler, state));
+        const {
+            assert!(
+                H::BATCHES == 1,
+                "a batch handler needs one argument `Batch<T>`"
+            );
+        }
+        let index = self.push(Registered::Batch(batch::erase(handler, state)));
+        self.types
+            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+    }
+
+    fn push(&mut self, handler: Registered) -> usize {
+        self.handlers.push(handler);
         self.handlers.len() - 1
     }
 
@@ -118,11 +141,22 @@ impl HandlerSet {
             .collect()
     }
 
-    /// The most specific handler for an event type.
-    pub(crate) fn find(&self, event_type: &str) -> Option<&dyn ErasedHandler> {
+    /// The most specific handler for an event type, and its index.
+    pub(crate) fn find(&self, event_type: &str) -> Option<(usize, &Registered)> {
         let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
         let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
-        Some(&*self.handlers[index])
+        Some((index, &self.handlers[index]))
+    }
+
+    /// A handler by its index.
+    pub(crate) fn registered(&self, index: usize) -> &Registered {
+        &self.handlers[index]
+    }
+
+    /// Whether one of the handlers takes several events at once.
+    pub fn has_batches(&self) -> bool {
+        let is_batch = |handler: &Registered| matches!(handler, Registered::Batch(_));
+        self.handlers.iter().any(is_batch)
     }
 }
 

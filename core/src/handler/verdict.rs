@@ -3,7 +3,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, ErrorKind};
 
 /// What a handler decides about an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,20 @@ impl Failure {
         }
     }
 
+    /// A handler that took longer than it may, which counts as an error worth another try.
+    pub(crate) fn late(limit: Duration) -> Self {
+        let message = format!("the handler did not finish within {limit:?}");
+        Self::new(Error::new(ErrorKind::Timeout, message))
+    }
+
+    /// The same failure, for another event that it concerns: its text without its type.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            error: self.to_string().into(),
+            permanent: self.permanent,
+        }
+    }
+
     /// Whether trying again makes no sense.
     pub fn is_permanent(&self) -> bool {
         self.permanent
@@ -164,7 +178,6 @@ impl StdError for Permanent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
 
     #[test]
     fn an_error_is_worth_another_try_unless_it_says_otherwise() {

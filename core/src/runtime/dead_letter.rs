@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::Shutdown;
 use super::job::{FromPanic, Job};
+use super::{Control, Shutdown};
 use crate::backoff;
 use crate::handler::Failure;
 use crate::transport::{
@@ -64,16 +64,23 @@ pub(super) struct DeadLetters {
     pub(super) transport: Text,
     pub(super) publisher: DynPublisher,
     pub(super) admin: DynAdmin,
+    control: Arc<Control>,
     /// Topics that are known to exist.
     ensured: Arc<Mutex<HashSet<Topic>>>,
 }
 
 impl DeadLetters {
-    pub(super) fn new(transport: Text, publisher: DynPublisher, admin: DynAdmin) -> Self {
+    pub(super) fn new(
+        transport: Text,
+        publisher: DynPublisher,
+        admin: DynAdmin,
+        control: Arc<Control>,
+    ) -> Self {
         Self {
             transport,
             publisher,
             admin,
+            control,
             ensured: Arc::default(),
         }
     }
@@ -92,6 +99,7 @@ impl DeadLetters {
                 ),
             };
             failures += 1;
+            self.control.note_error(&error);
             tracing::warn!(transport = %self.transport, topic = %letter.topic, %error, failures,
                 "a dead letter could not be published, its event is held");
             tokio::select! {

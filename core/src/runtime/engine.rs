@@ -1,6 +1,8 @@
+mod batching;
 mod decide;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,16 +11,18 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
+use super::batch::{BatchLimits, Batches, RunningBatch};
+use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
-use super::{Counters, Counts, Shutdown, Source};
+use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
-use crate::handler::{CallInfo, Handled, HandlerSet};
+use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
 
@@ -26,7 +30,6 @@ use crate::{Error, ErrorKind, Text, Topic};
 const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// A subscription, ready to run.
-#[derive(Debug)]
 pub struct Consumer {
     /// The subscription's name.
     pub name: Text,
@@ -36,10 +39,27 @@ pub struct Consumer {
     pub settings: SubscriptionConfig,
     /// The handlers.
     pub handlers: Arc<HandlerSet>,
+    /// When batches of events are handed to batch handlers.
+    pub batch: BatchLimits,
     /// What it reads.
     pub sources: Vec<Source>,
     /// Counts what it does.
     pub counters: Arc<Counters>,
+    /// Pauses it, and says how it is doing.
+    pub control: Arc<Control>,
+    /// Sees what it does, if somebody looks.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("name", &self.name)
+            .field("group", &self.group)
+            .field("handlers", &self.handlers)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a subscription ended.
@@ -74,6 +94,8 @@ struct Engine {
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
     counters: Arc<Counters>,
+    control: Arc<Control>,
+    observer: Option<Arc<dyn Observer>>,
     shutdown: Shutdown,
     /// For each source, by index.
     settlements: Vec<Settlements>,
@@ -88,8 +110,13 @@ struct Engine {
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
     running: FuturesUnordered<Working<Handled>>,
+    /// Batches that have not started.
+    batches: Batches,
+    running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
+    /// When deliveries came that are not done.
+    arrivals: Arrivals,
     /// Deliveries that are not settled yet.
     in_flight: usize,
     unfinished: usize,
@@ -105,6 +132,8 @@ impl Engine {
             settings: consumer.settings,
             handlers: consumer.handlers,
             counters: consumer.counters,
+            control: consumer.control,
+            observer: consumer.observer,
             shutdown,
             settlements: Vec::new(),
             dead_letters: Vec::new(),
@@ -116,7 +145,10 @@ impl Engine {
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
+            batches: Batches::new(consumer.batch),
+            running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
+            arrivals: Arrivals::default(),
             in_flight: 0,
             unfinished: 0,
             stopping: false,
@@ -136,6 +168,7 @@ impl Engine {
                 source.transport,
                 source.publisher,
                 source.admin,
+                Arc::clone(&engine.control),
             ));
             engine.readers.push(Reader::new(index, source.subscriber));
             engine.named_topics.push(source.topics);
@@ -145,21 +178,30 @@ impl Engine {
 
     async fn run(&mut self) {
         loop {
-            self.start_reads();
+            let paused = self.control.is_paused();
+            if !paused {
+                self.start_reads();
+            }
+            self.batches.expire();
             poll_fn(|context| {
                 self.start_ready(context);
                 Poll::Ready(())
             })
             .await;
             self.start_settles();
+            self.control
+                .note_progress(self.in_flight, self.arrivals.oldest());
             if self.stopping && self.is_drained() {
                 return;
             }
             tokio::select! {
                 Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
                 Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
+                () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
+                () = self.control.resumed(), if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
@@ -170,6 +212,7 @@ impl Engine {
     fn is_drained(&self) -> bool {
         self.reads.is_empty()
             && self.running.is_empty()
+            && self.running_batches.is_empty()
             && self.held.is_empty()
             && self.settlements.iter().all(Settlements::is_empty)
     }
@@ -183,8 +226,11 @@ impl Engine {
         }
         let room = window - self.in_flight;
         for reader in self.readers.drain(..) {
-            self.reads
-                .push(Box::pin(reader.read(room, self.shutdown.clone())));
+            self.reads.push(Box::pin(reader.read(
+                room,
+                self.shutdown.clone(),
+                Arc::clone(&self.control),
+            )));
         }
     }
 
@@ -196,11 +242,13 @@ impl Engine {
             Read::Deliveries(deliveries) => {
                 self.in_flight += deliveries.len();
                 self.counters.received(deliveries.len());
+                let arrival = self.arrivals.arrived(deliveries.len());
                 for delivery in deliveries {
-                    self.accept(source, delivery);
+                    self.accept(source, arrival, delivery);
                 }
             }
             Read::Failed(error) if error.retryable() => {
+                self.control.note_error(&error);
                 tracing::warn!(subscription = %self.name, transport = %self.calls[source].transport,
                     %error, "reading failed, trying again");
             }
@@ -208,13 +256,14 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, source: usize, delivery: Delivery) {
+    fn accept(&mut self, source: usize, arrival: u64, delivery: Delivery) {
         tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
         let lane = self.lane(source, &delivery);
         let mut job = Job {
             source,
+            arrival,
             lane: None,
             attempt: delivery.attempt(),
             delivery,
@@ -223,10 +272,13 @@ impl Engine {
             self.release(job);
         } else if self.is_own_dead_letter(&job) {
             self.counters.unhandled(1);
-            self.settle(job, Settlement::Ack, "unhandled");
+            self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
-            self.ready.extend(self.lanes.enter(job));
+            match self.lanes.enter(job) {
+                Some(job) => self.ready.push_back(job),
+                None => self.join_batch(lane),
+            }
         }
     }
 
@@ -251,7 +303,11 @@ impl Engine {
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
     fn start_ready(&mut self, context: &mut Context<'_>) {
-        while self.running.len() < self.settings.concurrency {
+        while self.running.len() + self.running_batches.len() < self.settings.concurrency {
+            if let Some(batch) = self.batches.next_collected() {
+                self.start_batch(batch);
+                continue;
+            }
             let Some(job) = self.ready.pop_front() else {
                 return;
             };
@@ -280,19 +336,35 @@ impl Engine {
             }
         };
         let handlers = Arc::clone(&self.handlers);
-        let Some(handler) = handlers.find(event.event_type()) else {
-            self.on_unhandled(job);
-            return None;
+        let handler = match handlers.find(event.event_type()) {
+            Some((_, Registered::One(handler))) => handler,
+            Some((index, Registered::Batch(_))) => {
+                self.collect(index, job);
+                return None;
+            }
+            None => {
+                self.on_unhandled(job);
+                return None;
+            }
         };
         let span = tracing::debug_span!("handle", subscription = %self.name,
             topic = %job.delivery.topic(), event_type = event.event_type(), event_id = event.id(),
             attempt = job.attempt);
         let call = &mut self.calls[job.source];
         call.attempt = job.attempt;
+        let limit = self.settings.handler_timeout;
+        call.deadline = limit.map(|limit| Instant::now() + limit);
         match span.in_scope(|| handler.call(&job.delivery, call)) {
-            // An empty span costs nothing to enter; a boxed future more does.
-            Ok(future) if span.is_disabled() => Some(Working::new(job, future)),
-            Ok(future) => Some(Working::new(job, Box::pin(future.instrument(span)))),
+            Ok(future) => {
+                let late = |limit| Err(Failure::late(limit));
+                let future = limited(future, limit, late);
+                // An empty span costs nothing to enter; a boxed future more does.
+                Some(if span.is_disabled() {
+                    Working::new(job, future)
+                } else {
+                    Working::new(job, Box::pin(future.instrument(span)))
+                })
+            }
             Err(failure) => {
                 self.on_handled(job, Err(failure));
                 None
@@ -314,6 +386,7 @@ impl Engine {
                 Ok(()) => {}
                 Err(error) if error.retryable() => {
                     if again == 0 {
+                        self.control.note_error(&error);
                         tracing::warn!(subscription = %self.name, %error, "settling failed, trying again");
                     }
                     again += 1;
@@ -323,6 +396,7 @@ impl Engine {
                 Err(error) if error.kind() == ErrorKind::Stale => self.counters.stale(1),
                 Err(error) => {
                     self.counters.unsettled(1);
+                    self.control.note_error(&error);
                     tracing::error!(subscription = %self.name, %error, "an event could not be settled");
                 }
             }
@@ -333,6 +407,8 @@ impl Engine {
 
     fn fail(&mut self, error: Error) {
         tracing::error!(subscription = %self.name, %error, "the subscription failed");
+        self.control.note_error(&error);
+        self.control.fail();
         self.error.get_or_insert(error);
         self.shutdown.request(DRAIN_AFTER_FAILURE);
     }
@@ -342,7 +418,8 @@ impl Engine {
         self.stopping = true;
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
-        for job in ready.into_iter().chain(waiting) {
+        let collected = self.batches.drain();
+        for job in ready.into_iter().chain(waiting).chain(collected) {
             self.release(job);
         }
     }
@@ -355,7 +432,10 @@ impl Engine {
         let held = std::mem::take(&mut self.held)
             .into_iter()
             .filter_map(Working::into_job);
-        for job in running.chain(held).collect::<Vec<_>>() {
+        let batches = std::mem::take(&mut self.running_batches)
+            .into_iter()
+            .flat_map(RunningBatch::into_jobs);
+        for job in running.chain(held).chain(batches).collect::<Vec<_>>() {
             self.release(job);
         }
         let deadline = self.shutdown.deadline();
@@ -363,6 +443,8 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
+        self.control
+            .note_progress(self.in_flight, self.arrivals.oldest());
         let closing = self
             .readers
             .drain(..)
@@ -390,6 +472,19 @@ impl Engine {
             self.on_settled(settled);
         }
     }
+}
+
+/// Gives a handler up that takes longer than the limit. Costs nothing without one.
+fn limited<T: Send + 'static>(
+    handler: BoxFuture<'static, T>,
+    limit: Option<Duration>,
+    late: impl FnOnce(Duration) -> T + Send + 'static,
+) -> BoxFuture<'static, T> {
+    let Some(limit) = limit else { return handler };
+    Box::pin(async move {
+        let ended = timeout(limit, handler).await;
+        ended.unwrap_or_else(|_| late(limit))
+    })
 }
 
 fn missing_result() -> Error {

@@ -14,6 +14,8 @@ use crate::transport::Delivery;
 pub(super) struct Job {
     /// The source it came from, by index.
     pub(super) source: usize,
+    /// The number of its arrival.
+    pub(super) arrival: u64,
     /// The lane it occupies. `None`: it is unordered.
     pub(super) lane: Option<LaneId>,
     /// Which attempt is next or running.

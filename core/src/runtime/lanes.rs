@@ -13,8 +13,16 @@ pub(super) struct LaneId(u64);
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     hasher: RandomState,
-    /// The lanes in which a job is at work, and the jobs that wait behind it.
-    occupied: HashMap<LaneId, VecDeque<Job>>,
+    /// The lanes in which a job is at work.
+    occupied: HashMap<LaneId, Lane>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// How many jobs are at work: one, or those of one batch.
+    at_work: usize,
+    /// Those behind them.
+    waiting: VecDeque<Job>,
 }
 
 impl Lanes {
@@ -29,30 +37,58 @@ impl Lanes {
             return Some(job);
         };
         match self.occupied.entry(lane) {
-            Entry::Occupied(mut waiting) => {
-                waiting.get_mut().push_back(job);
+            Entry::Occupied(mut lane) => {
+                lane.get_mut().waiting.push_back(job);
                 None
             }
             Entry::Vacant(free) => {
-                free.insert(VecDeque::new());
+                free.insert(Lane {
+                    at_work: 1,
+                    waiting: VecDeque::new(),
+                });
                 Some(job)
             }
         }
     }
 
-    /// Frees a lane, and gives the next job of it, which takes the lane.
-    pub(super) fn leave(&mut self, lane: Option<LaneId>) -> Option<Job> {
-        let lane = lane?;
-        let next = self.occupied.get_mut(&lane)?.pop_front();
+    /// Ends a job in a lane. If it was the last at work, gives the next, which takes the lane.
+    pub(super) fn leave(&mut self, id: Option<LaneId>) -> Option<Job> {
+        let id = id?;
+        let lane = self.occupied.get_mut(&id)?;
+        if lane.at_work > 1 {
+            lane.at_work -= 1;
+            return None;
+        }
+        let next = lane.waiting.pop_front();
         if next.is_none() {
-            self.occupied.remove(&lane);
+            self.occupied.remove(&id);
         }
         next
     }
 
+    /// Gives the next job of an occupied lane if it may work beside those that do.
+    pub(super) fn join(&mut self, lane: LaneId, may: impl Fn(&Job) -> bool) -> Option<Job> {
+        let lane = self.occupied.get_mut(&lane)?;
+        if !lane.waiting.front().is_some_and(may) {
+            return None;
+        }
+        lane.at_work += 1;
+        lane.waiting.pop_front()
+    }
+
+    /// Lets a job that was at work wait again, before all others. Another one of its lane is at
+    /// work.
+    pub(super) fn put_back(&mut self, job: Job) {
+        let lane = job.lane.and_then(|id| self.occupied.get_mut(&id));
+        let lane = lane.expect("the lane of a job at work is occupied");
+        lane.at_work -= 1;
+        lane.waiting.push_front(job);
+    }
+
     /// Takes out all jobs that wait, which then are in no lane. Lanes at work stay occupied.
     pub(super) fn drain_waiting(&mut self) -> impl Iterator<Item = Job> {
-        let waiting = self.occupied.values_mut().flat_map(std::mem::take);
+        let lanes = self.occupied.values_mut();
+        let waiting = lanes.flat_map(|lane| std::mem::take(&mut lane.waiting));
         waiting.map(|job| Job { lane: None, ..job })
     }
 }

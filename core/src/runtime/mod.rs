@@ -6,19 +6,28 @@
 //! the next attempt while other lanes go on; what fails for good is published as a dead letter,
 //! and settled once the dead letter is confirmed.
 //!
+//! Events for a batch handler are collected on the way out of their lanes: while a batch is
+//! collected, the next events of its keys join it; once it runs, they wait as behind one event.
+//!
 //! The loop polls a handler where it stands, so one that returns at once costs no task. Handlers
 //! that compute for long belong on [`spawn_blocking`](tokio::task::spawn_blocking).
 
+mod batch;
+mod control;
 mod counters;
 mod dead_letter;
 mod engine;
 mod job;
 mod lanes;
+mod observer;
 mod shutdown;
 mod source;
 
+pub use batch::BatchLimits;
+pub use control::{Control, LastError};
 pub use counters::{Counters, Counts};
 pub use dead_letter::provenance;
 pub use engine::{Consumer, Finished};
+pub use observer::{Observer, Progress, Step};
 pub use shutdown::Shutdown;
 pub use source::Source;

@@ -1,9 +1,10 @@
 use std::fmt;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
-use super::Shutdown;
+use super::{Control, Shutdown};
 use crate::backoff;
 use crate::transport::{
     AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
@@ -47,7 +48,7 @@ pub(super) enum Read {
     Deliveries(Vec<Delivery>),
     /// The reader can go on after a pause, which the next read makes.
     Failed(Error),
-    /// The subscription stops.
+    /// The subscription stops, or pauses.
     Stopped,
 }
 
@@ -60,9 +61,14 @@ impl Reader {
         }
     }
 
-    /// Reads once, after a pause if the last read failed. Ends early when a stop is requested,
-    /// without losing a delivery, as `recv` is cancel safe.
-    pub(super) async fn read(mut self, max: usize, shutdown: Shutdown) -> (Self, Read) {
+    /// Reads once, after a pause if the last read failed. Ends early when a stop or a pause of the
+    /// subscription is requested, without losing a delivery, as `recv` is cancel safe.
+    pub(super) async fn read(
+        mut self,
+        max: usize,
+        shutdown: Shutdown,
+        control: Arc<Control>,
+    ) -> (Self, Read) {
         let reading = async {
             if self.failures > 0 {
                 sleep(backoff::reconnect(self.failures)).await;
@@ -72,11 +78,13 @@ impl Reader {
         let read = tokio::select! {
             biased;
             () = shutdown.requested() => Read::Stopped,
+            () = control.paused() => Read::Stopped,
             received = reading => received.map_or_else(Read::Failed, Read::Deliveries),
         };
         match &read {
             Read::Failed(_) => self.failures = self.failures.saturating_add(1),
-            Read::Deliveries(_) | Read::Stopped => self.failures = 0,
+            Read::Deliveries(_) => self.failures = 0,
+            Read::Stopped => {}
         }
         (self, read)
     }

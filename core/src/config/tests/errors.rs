@@ -24,7 +24,8 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "[subscriptions.deal-watch]\nconcurency = 3",
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after\
+         max_in_flight, takeover_after, \
+         handler_timeout\
          \n  did you mean `concurrency`?",
     );
     check(
@@ -229,6 +230,16 @@ fn values_that_contradict_each_other_name_both() {
             "polybus.toml:4: subscriptions.a.retry.base: 200ms is over `max`, which is 1ms",
         ),
         (
+            "[subscriptions.a]\nhandler_timeout = '0s'",
+            "polybus.toml:4: subscriptions.a.handler_timeout: leaves a handler no time; leave it \
+             out for no limit",
+        ),
+        (
+            "[subscriptions.a]\nhandler_timeout = '2m'",
+            "polybus.toml:4: subscriptions.a.handler_timeout: 120s is over `takeover_after`, which \
+             is 60s",
+        ),
+        (
             "[subscriptions.a]\ntakeover_after = '0s'",
             "polybus.toml:4: subscriptions.a.takeover_after: must be longer than any handler \
              takes, so not zero",
@@ -267,7 +278,8 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "[subscriptions.\"a.b\"]\ngroups = 'g'",
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after\
+         max_in_flight, takeover_after, \
+         handler_timeout\
          \n  did you mean `group`?",
     );
 }

@@ -91,6 +91,7 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.unhandled, Unhandled::Ack);
     assert_eq!(subscription.max_in_flight, 1024);
     assert_eq!(subscription.takeover_after, Duration::from_secs(60));
+    assert_eq!(subscription.handler_timeout, None);
 }
 
 #[test]
@@ -118,6 +119,7 @@ fn every_setting_can_be_set() {
         unhandled = "dead_letter"
         max_in_flight = 1
         takeover_after = "5m"
+        handler_timeout = "20s"
         "#,
         &[],
     )
@@ -143,6 +145,7 @@ fn every_setting_can_be_set() {
     assert_eq!(subscription.unhandled, Unhandled::DeadLetter);
     assert_eq!(subscription.max_in_flight, 1);
     assert_eq!(subscription.takeover_after, Duration::from_secs(300));
+    assert_eq!(subscription.handler_timeout, Some(Duration::from_secs(20)));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::config::Unhandled;
 use crate::handler::{Failure, Handled, Verdict};
 use crate::runtime::dead_letter::{Held, Origin, letter};
 use crate::runtime::job::{Job, Working};
+use crate::runtime::{Progress, Step};
 use crate::transport::Settlement;
 use crate::{Error, ErrorKind};
 
@@ -22,7 +23,7 @@ impl Engine {
         match self.settings.unhandled {
             Unhandled::Ack => {
                 self.counters.unhandled(1);
-                self.settle(job, Settlement::Ack, "unhandled");
+                self.settle(job, Settlement::Ack, Progress::Unhandled);
             }
             Unhandled::DeadLetter => {
                 let reason = reason();
@@ -42,15 +43,18 @@ impl Engine {
         match handled {
             Ok(Verdict::Ack) => {
                 self.counters.handled(1);
-                self.settle(job, Settlement::Ack, "ack");
+                self.settle(job, Settlement::Ack, Progress::Handled);
             }
             Ok(Verdict::Drop) => {
                 self.counters.dropped(1);
-                self.settle(job, Settlement::Ack, "drop");
+                self.settle(job, Settlement::Ack, Progress::Dropped);
             }
             Ok(Verdict::Retry { after }) => self.retry(job, after, "the handler asked for it"),
             Ok(Verdict::DeadLetter { reason }) => self.dead_letter(job, &reason),
-            Err(failure) => self.on_failure(job, &failure),
+            Err(failure) => {
+                self.control.note_error(&failure);
+                self.on_failure(job, &failure);
+            }
         }
     }
 
@@ -81,6 +85,7 @@ impl Engine {
             return self.release(job);
         }
         self.counters.retried(1);
+        self.observe(&job, Progress::Retried);
         let shutdown = self.shutdown.clone();
         let held = async move {
             tokio::select! {
@@ -95,6 +100,7 @@ impl Engine {
     /// Publishes the job's dead letter and settles it then. Without a topic for dead letters the
     /// job is held and tried again: nothing is thrown away unasked.
     pub(super) fn dead_letter(&mut self, job: Job, reason: &str) {
+        self.control.note_error(&reason);
         let Some(topic) = self.settings.dead_letter.topic(job.delivery.topic()) else {
             let pause = self.settings.retry.max;
             tracing::error!(subscription = %self.name, topic = %job.delivery.topic(), reason,
@@ -122,7 +128,7 @@ impl Engine {
             }
             Held::DeadLettered => {
                 self.counters.dead_lettered(1);
-                self.settle(job, Settlement::Ack, "dead-letter");
+                self.settle(job, Settlement::Ack, Progress::DeadLettered);
             }
             Held::Stopped => self.release(job),
         }
@@ -132,20 +138,35 @@ impl Engine {
     pub(super) fn release(&mut self, job: Job) {
         self.counters.released(1);
         self.unfinished += usize::from(self.stopping);
-        self.settle(job, Settlement::Release, "release");
+        self.settle(job, Settlement::Release, Progress::Released);
+    }
+
+    pub(super) fn observe(&self, job: &Job, progress: Progress) {
+        if let Some(observer) = &self.observer {
+            observer.observe(&Step {
+                subscription: &self.name,
+                transport: &self.calls[job.source].transport,
+                delivery: &job.delivery,
+                attempt: job.attempt,
+                progress,
+            });
+        }
     }
 
     /// Ends a job and lets the next of its lane go on.
-    pub(super) fn settle(&mut self, job: Job, settlement: Settlement, outcome: &str) {
+    pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
+        self.observe(&job, progress);
+        self.arrivals.done(job.arrival);
         let Job {
             source,
+            arrival: _,
             lane,
             attempt,
             delivery,
         } = job;
         tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
             event_type = delivery.event().ok().map(crate::Event::event_type),
-            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome, "settled");
+            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome = progress.as_str(), "settled");
         self.settlements[source].push(delivery.token(), settlement);
         if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);

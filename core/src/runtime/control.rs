@@ -1,0 +1,187 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Timestamp;
+
+/// Pauses a subscription while it runs, and says how it is doing.
+pub struct Control {
+    paused: watch::Sender<bool>,
+    failed: AtomicBool,
+    in_flight: AtomicUsize,
+    oldest: Mutex<Option<Instant>>,
+    last_error: Mutex<Option<LastError>>,
+}
+
+/// What went wrong last in a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastError {
+    /// What.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Control {
+    /// Of a subscription that reads.
+    pub fn new() -> Self {
+        Self {
+            paused: watch::Sender::new(false),
+            failed: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            oldest: Mutex::default(),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Lets it read no more, until [`resume`](Self::resume). What it has received is handled.
+    pub fn pause(&self) {
+        self.paused.send_replace(true);
+    }
+
+    /// Lets it read again.
+    pub fn resume(&self) {
+        self.paused.send_replace(false);
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    /// Whether it failed, so that it stops or has stopped by itself.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// How many events it has received and not settled.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// When the oldest event was received that is not done.
+    pub fn oldest(&self) -> Option<Instant> {
+        *lock(&self.oldest)
+    }
+
+    /// What went wrong last: in reading, handling, settling, or putting away.
+    pub fn last_error(&self) -> Option<LastError> {
+        lock(&self.last_error).clone()
+    }
+
+    /// Waits for a pause. Cancel safe.
+    pub(super) async fn paused(&self) {
+        self.wait_for(true).await;
+    }
+
+    /// Waits for the end of a pause. Cancel safe.
+    pub(super) async fn resumed(&self) {
+        self.wait_for(false).await;
+    }
+
+    async fn wait_for(&self, wanted: bool) {
+        // The sender lives as long as this call, so it can't be gone.
+        let _ = self.paused.subscribe().wait_for(|it| *it == wanted).await;
+    }
+
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn note_error(&self, error: &dyn fmt::Display) {
+        *lock(&self.last_error) = Some(LastError {
+            message: error.to_string(),
+            at: Timestamp::now(),
+        });
+    }
+
+    pub(super) fn note_progress(&self, in_flight: usize, oldest: Option<Instant>) {
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        *lock(&self.oldest) = oldest;
+    }
+}
+
+/// Nothing in here can be left half changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("paused", &self.is_paused())
+            .field("failed", &self.is_failed())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// When deliveries came that are not done: those that came together share an entry.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    open: VecDeque<(Instant, usize)>,
+    /// The number of the first entry.
+    first: u64,
+}
+
+impl Arrivals {
+    /// Notes that deliveries came, and gives the number under which they are done.
+    pub(super) fn arrived(&mut self, count: usize) -> u64 {
+        self.open.push_back((Instant::now(), count));
+        self.first + self.open.len() as u64 - 1
+    }
+
+    /// Notes that one of them is done.
+    pub(super) fn done(&mut self, number: u64) {
+        let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        if let Some((_, left)) = self.open.get_mut(index) {
+            *left -= 1;
+        }
+        while self.open.front().is_some_and(|(_, left)| *left == 0) {
+            self.open.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// When the oldest came that is not done.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.open.front().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_that_of_the_first_that_is_not_done() {
+        let mut arrivals = Arrivals::default();
+        assert_eq!(arrivals.oldest(), None);
+        let first = arrivals.arrived(2);
+        let second = arrivals.arrived(1);
+        let third = arrivals.arrived(1);
+        let oldest = arrivals.oldest().unwrap();
+        arrivals.done(second);
+        arrivals.done(first);
+        assert_eq!(arrivals.oldest(), Some(oldest));
+        arrivals.done(first);
+        assert_eq!(arrivals.open.len(), 1, "the second went with the first");
+        arrivals.done(third);
+        assert_eq!(arrivals.oldest(), None);
+        let fourth = arrivals.arrived(1);
+        assert!(arrivals.oldest().is_some());
+        arrivals.done(fourth);
+        assert_eq!(arrivals.oldest(), None);
+    }
+}

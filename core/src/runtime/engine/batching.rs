@@ -1,0 +1,146 @@
+//! Batch handlers: collecting events for them, and what becomes of each entry.
+//!
+//! A job that is in a batch is at work in its lane. While the batch is collected, the next jobs of
+//! the lane may join it, in their order; once it runs, they wait. So one call holds all that is
+//! at work of a key. Of the entries of one key that come again, the first makes the pause of its
+//! retry, and the others go back to the front of the lane, in their order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{Engine, limited};
+use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
+use crate::runtime::Progress;
+use crate::runtime::batch::{Collected, RunningBatch};
+use crate::runtime::job::Job;
+use crate::runtime::lanes::LaneId;
+
+impl Engine {
+    /// Puts a job into the batch of its handler, and the next ones of its lane as far as they
+    /// are for the same handler.
+    pub(super) fn collect(&mut self, handler: usize, job: Job) {
+        let lane = job.lane;
+        let room = self.batches.push(handler, job);
+        if let Some(lane) = lane.filter(|_| room) {
+            self.collect_waiting(handler, lane);
+        }
+    }
+
+    /// Lets a job that has just come to wait in its lane join the batch that is collected there.
+    pub(super) fn join_batch(&mut self, lane: Option<LaneId>) {
+        if !self.batches.is_collecting() {
+            return;
+        }
+        if let Some((lane, handler)) =
+            lane.and_then(|lane| Some((lane, self.batches.collecting_lane(lane)?)))
+        {
+            self.collect_waiting(handler, lane);
+        }
+    }
+
+    fn collect_waiting(&mut self, handler: usize, lane: LaneId) {
+        let handlers = Arc::clone(&self.handlers);
+        let same = |job: &Job| {
+            let event = job.delivery.event().ok();
+            let found = event.and_then(|event| handlers.find(event.event_type()));
+            found.is_some_and(|(index, _)| index == handler)
+        };
+        while let Some(job) = self.lanes.join(lane, same) {
+            if !self.batches.push(handler, job) {
+                return;
+            }
+        }
+    }
+
+    /// Calls the handler of a batch.
+    pub(super) fn start_batch(&mut self, batch: Collected) {
+        let Collected { handler, jobs } = batch;
+        let (jobs, lost): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| {
+            let token = job.delivery.token();
+            self.settlements[job.source].is_current(token)
+        });
+        lost.into_iter().for_each(|job| self.release(job));
+        if jobs.is_empty() {
+            return;
+        }
+        let span = tracing::debug_span!("handle", subscription = %self.name, events = jobs.len());
+        let handlers = Arc::clone(&self.handlers);
+        let Registered::Batch(handler) = handlers.registered(handler) else {
+            unreachable!("only jobs of batch handlers are collected");
+        };
+        let entries: Vec<_> = jobs
+            .iter()
+            .map(|job| (&job.delivery, self.call_info(job)))
+            .collect();
+        match span.in_scope(|| handler.call(&entries)) {
+            Ok(mut started) => {
+                let mut accepted = Vec::with_capacity(jobs.len());
+                for (index, job) in jobs.into_iter().enumerate() {
+                    match started.rejected.remove(&index) {
+                        None => accepted.push(job),
+                        Some(error) => self.on_handled(job, Err(Failure::permanent(error))),
+                    }
+                }
+                if !accepted.is_empty() {
+                    let count = accepted.len();
+                    let late = move |limit| all_failed(&Failure::late(limit), count);
+                    let limit = self.settings.handler_timeout;
+                    let future = limited(started.future, limit, late);
+                    let future = Box::pin(future.instrument(span));
+                    self.running_batches
+                        .push(RunningBatch::new(accepted, future));
+                }
+            }
+            Err(failure) => {
+                let handled = all_failed(&failure, jobs.len());
+                self.on_batch_handled(jobs, handled);
+            }
+        }
+    }
+
+    fn call_info(&self, job: &Job) -> CallInfo {
+        let mut info = self.calls[job.source].clone();
+        info.attempt = job.attempt;
+        let limit = self.settings.handler_timeout;
+        info.deadline = limit.map(|limit| Instant::now() + limit);
+        info
+    }
+
+    /// Decides about each entry by itself.
+    pub(super) fn on_batch_handled(&mut self, jobs: Vec<Job>, handled: Vec<Handled>) {
+        let mut pausing: HashSet<LaneId> = HashSet::new();
+        let mut behind = Vec::new();
+        for (job, handled) in jobs.into_iter().zip(handled) {
+            let lane = job
+                .lane
+                .filter(|_| !self.stopping && self.comes_again(&job, &handled));
+            if lane.is_some_and(|lane| !pausing.insert(lane)) {
+                behind.push(job);
+            } else {
+                self.on_handled(job, handled);
+            }
+        }
+        for mut job in behind.into_iter().rev() {
+            self.counters.retried(1);
+            self.observe(&job, Progress::Retried);
+            job.attempt = job.attempt.saturating_add(1);
+            self.lanes.put_back(job);
+        }
+    }
+
+    /// Whether the runtime will hand the job to its handler once more.
+    fn comes_again(&self, job: &Job, handled: &Handled) -> bool {
+        let fails_for_good = match handled {
+            Ok(Verdict::Ack | Verdict::Drop) => return false,
+            Ok(Verdict::DeadLetter { .. }) => true,
+            Ok(Verdict::Retry { .. }) => false,
+            Err(failure) => failure.is_permanent(),
+        };
+        let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
+        let topic = job.delivery.topic();
+        !last || self.settings.dead_letter.topic(topic).is_none()
+    }
+}

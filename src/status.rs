@@ -1,0 +1,41 @@
+use std::time::Duration;
+
+use crate::Text;
+use crate::runtime::{Counts, LastError};
+
+/// How a subscription is doing. See [`Bus::status`](crate::Bus::status).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SubscriptionStatus {
+    /// Its name.
+    pub name: Text,
+    /// Its consumer group.
+    pub group: Text,
+    /// What it is at.
+    pub state: SubscriptionState,
+    /// How many events it has received and not settled.
+    pub in_flight: usize,
+    /// How long ago the oldest event was received that is not done; `None` if all are.
+    pub oldest: Option<Duration>,
+    /// What it has done since it started.
+    pub counts: Counts,
+    /// What went wrong last, if anything did: in reading, handling, settling, or putting away. It
+    /// stays when all is well again.
+    pub last_error: Option<LastError>,
+}
+
+/// What a subscription is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SubscriptionState {
+    /// It reads and handles.
+    Running,
+    /// It reads nothing more until it is resumed, and handles what it has received.
+    Paused,
+    /// It finishes what its handlers have started.
+    Stopping,
+    /// It was stopped, and has left its group.
+    Ended,
+    /// It stopped by itself, or is about to.
+    Failed,
+}
