@@ -5,6 +5,8 @@ use polybus_core::config::fields;
 use polybus_core::{Error, ErrorKind, Result, Text};
 use serde::Deserialize;
 
+use crate::writing::{Format, Trim};
+
 /// The longest time that makes sense, and is safe to reckon with.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -74,6 +76,15 @@ pub struct RedisConfig {
         deserialize_with = "fields::duration"
     )]
     pub remove_members_after: Duration,
+    /// How events are written: `"default"`, `"fields"` or `"plain"`, see [`Format`]. All of them are
+    /// read, whatever this says. Default: `"default"`.
+    #[serde(default)]
+    pub format: Format,
+    /// What is deleted from a stream whenever something is published to it: `{ max_len = 100000 }`,
+    /// `{ min_age = "7d" }` or `{ min_id = "1763712339000-0" }`. Also what nobody has read yet, and
+    /// what is pending: see [`Trim`]. Default: nothing.
+    #[serde(default)]
+    pub trim: Option<Trim>,
     /// The name of this process as a member of its groups, for subscriptions that name none.
     /// Two processes, or two subscriptions of one group, must not have the same. A process that
     /// comes back under its old name gets what it had not settled at once. Default: made up from
@@ -104,6 +115,8 @@ impl RedisConfig {
             claim_interval: claim_interval(),
             discovery_interval: None,
             remove_members_after: remove_members_after(),
+            format: Format::default(),
+            trim: None,
             member: None,
             name: name(),
             service: service(),
@@ -146,6 +159,9 @@ impl RedisConfig {
         if self.member.as_ref().is_some_and(Text::is_empty) {
             return Err(("member", "must not be empty"));
         }
+        if let Some(trim) = &self.trim {
+            trim.validate().map_err(|why| ("trim", why))?;
+        }
         Ok(())
     }
 
@@ -171,6 +187,8 @@ impl fmt::Debug for RedisConfig {
             .field("claim_interval", &self.claim_interval)
             .field("discovery_interval", &self.discovery_interval)
             .field("remove_members_after", &self.remove_members_after)
+            .field("format", &self.format)
+            .field("trim", &self.trim)
             .field("member", &self.member)
             .field("name", &self.name)
             .field("service", &self.service)
@@ -266,7 +284,7 @@ mod tests {
     #[test]
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 9] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -281,6 +299,7 @@ mod tests {
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
             ("member", |config| config.member = Some(Text::default())),
+            ("trim", |config| config.trim = Some(Trim::MaxLen(0))),
         ];
         for (key, change) in changes {
             let mut config = RedisConfig::new("redis://localhost");

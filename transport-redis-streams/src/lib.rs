@@ -19,6 +19,7 @@ mod scripts;
 mod settle;
 mod subscriber;
 mod transport;
+mod writing;
 
 pub use admin::RedisAdmin;
 pub use config::RedisConfig;
@@ -26,6 +27,7 @@ pub use publisher::RedisPublisher;
 pub use settle::RedisSettler;
 pub use subscriber::RedisSubscriber;
 pub use transport::{RedisFactory, RedisTransport};
+pub use writing::{Format, Trim};
 
 /// The `kind` of this transport in the config.
 pub const KIND: &str = "redis-streams";

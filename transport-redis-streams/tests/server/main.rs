@@ -12,3 +12,5 @@ mod entries;
 mod publishing;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod writing;
