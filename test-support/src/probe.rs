@@ -9,9 +9,21 @@ use std::time::Duration;
 /// How long one question may take. A server that is still starting is asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Whether a Redis serves, and which.
+const QUESTION: &str = "PING\r\nINFO server\r\nQUIT\r\n";
+
 /// The id of the Redis process that serves at `address`, or `None` while none serves.
 pub(crate) fn redis_process(address: SocketAddr) -> Option<u32> {
-    let answer = ask_redis(address, "PING\r\nINFO server\r\nQUIT\r\n").ok()?;
+    process_in(&ask_redis(address, QUESTION).ok()?)
+}
+
+/// As [`redis_process`], of a server that demands a password of the user `default`.
+pub(crate) fn guarded_redis_process(address: SocketAddr, password: &str) -> Option<u32> {
+    let answer = ask_redis(address, &format!("AUTH {password}\r\n{QUESTION}")).ok()?;
+    process_in(answer.strip_prefix("+OK\r\n")?)
+}
+
+fn process_in(answer: &str) -> Option<u32> {
     // While it loads its data, Redis answers PING with an error.
     let rest = answer.strip_prefix("+PONG\r\n")?;
     let line = rest

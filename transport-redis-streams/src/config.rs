@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use polybus_core::config::fields;
@@ -9,6 +10,9 @@ use crate::writing::{Format, Trim};
 
 /// The longest time that makes sense, and is safe to reckon with.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a URL that asks for TLS starts with.
+pub(crate) const TLS_SCHEME: &str = "rediss://";
 
 /// The settings of a Redis Streams transport: the keys of its section in the config, and the
 /// fields for code.
@@ -28,9 +32,31 @@ pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// Where the server is: `redis://[user][:password@]host[:port][/database]`. Required. The
-    /// port is 6379 and the database 0 unless given.
+    /// Where the server is: `redis://[user][:password@]host[:port][/database]`, or `rediss://` for
+    /// TLS. Required. The port is 6379 and the database 0 unless given.
     pub url: String,
+    /// The user of the server's ACL, where the URL names none. Needs `password`. Default: that of
+    /// the URL, or the server's user `default`.
+    #[serde(default)]
+    pub user: Option<Text>,
+    /// The password, where the URL has none: it may have any characters here. Never shown.
+    /// Default: that of the URL, or none.
+    #[serde(default)]
+    pub password: Option<Text>,
+    /// A PEM file of the authorities from which the server's certificate may come; no others are
+    /// accepted then. Needs `rediss://`. Read once, when the transport connects. Default: the
+    /// authorities that the operating system trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to the server, and those between it and its
+    /// authority. Needs `rediss://` and `key_file`. Read once, when the transport connects.
+    /// Default: none is shown.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    /// A PEM file with the private key of `certificate_file`, not encrypted (PKCS#8, PKCS#1 or
+    /// SEC1). Default: none.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
     /// How long making a connection may take: name look-up, TCP, login. Also how long a call
     /// that finds the connection lost tries to get a new one. Default: 5 s.
     #[serde(default = "connect_deadline", deserialize_with = "fields::duration")]
@@ -105,6 +131,11 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            user: None,
+            password: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             connect_deadline: connect_deadline(),
             delivery_deadline: delivery_deadline(),
             operation_deadline: operation_deadline(),
@@ -159,10 +190,37 @@ impl RedisConfig {
         if self.member.as_ref().is_some_and(Text::is_empty) {
             return Err(("member", "must not be empty"));
         }
+        self.validate_access()?;
         if let Some(trim) = &self.trim {
             trim.validate().map_err(|why| ("trim", why))?;
         }
         Ok(())
+    }
+
+    fn validate_access(&self) -> Result<(), (&'static str, &'static str)> {
+        if self.user.is_some() && self.password.is_none() {
+            return Err(("user", "needs `password`"));
+        }
+        match (&self.certificate_file, &self.key_file) {
+            (Some(_), None) => return Err(("certificate_file", "needs `key_file`")),
+            (None, Some(_)) => return Err(("key_file", "needs `certificate_file`")),
+            _ => {}
+        }
+        let files = [
+            ("ca_file", &self.ca_file),
+            ("certificate_file", &self.certificate_file),
+        ];
+        for (key, file) in files {
+            if file.is_some() && !self.uses_tls() {
+                return Err((key, "needs TLS: write `rediss://` in `url`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the URL asks for TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.url.starts_with(TLS_SCHEME)
     }
 
     /// An error about a key. The value is left out: it may be secret.
@@ -177,6 +235,11 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
             .field("url", &without_login(&self.url))
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "<hidden>"))
+            .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
             .field("connect_deadline", &self.connect_deadline)
             .field("delivery_deadline", &self.delivery_deadline)
             .field("operation_deadline", &self.operation_deadline)
@@ -272,7 +335,9 @@ mod tests {
             ("redis://host?password=secret", "redis://host"),
             ("unix:/a?pass=secret", "<not a URL>"),
         ] {
-            let text = format!("{:?}", RedisConfig::new(url));
+            let mut config = RedisConfig::new(url);
+            config.password = Some("secret".into());
+            let text = format!("{config:?}");
             assert!(text.contains(&format!("url: {shown:?}")), "{text}");
             assert!(
                 !text.contains("secret") && !text.contains("c?ret"),
@@ -284,7 +349,7 @@ mod tests {
     #[test]
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 13] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -299,6 +364,12 @@ mod tests {
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
             ("member", |config| config.member = Some(Text::default())),
+            ("user", |config| config.user = Some("app".into())),
+            ("ca_file", |config| config.ca_file = Some("ca.pem".into())),
+            ("certificate_file", |config| {
+                config.certificate_file = Some("client.pem".into());
+            }),
+            ("key_file", |config| config.key_file = Some("key".into())),
             ("trim", |config| config.trim = Some(Trim::MaxLen(0))),
         ];
         for (key, change) in changes {

@@ -18,6 +18,7 @@ mod reply;
 mod scripts;
 mod settle;
 mod subscriber;
+mod tls;
 mod transport;
 mod writing;
 

@@ -11,6 +11,8 @@ mod entries;
 #[cfg(test)]
 mod publishing;
 #[cfg(test)]
+mod securing;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod writing;
