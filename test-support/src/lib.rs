@@ -52,6 +52,7 @@ mod probe;
 mod process;
 mod redis;
 mod redis_options;
+mod redis_sentinels;
 mod watchdog;
 
 pub use certificates::Certificates;
@@ -60,3 +61,4 @@ pub use kafka::KafkaServer;
 pub use names::{free_port, unique_name};
 pub use redis::RedisServer;
 pub use redis_options::RedisOptions;
+pub use redis_sentinels::RedisSentinels;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,9 +69,12 @@ pub(crate) fn log_from(log: &Path, begin: u64) -> String {
     String::from_utf8_lossy(&read.unwrap_or_default()).into_owned()
 }
 
-fn ask_redis(address: SocketAddr, commands: &str) -> io::Result<String> {
+/// What a Redis, or a sentinel, says to commands of which the last is `QUIT`.
+pub(crate) fn ask_redis(address: SocketAddr, commands: &str) -> io::Result<String> {
     let mut stream = connect(address)?;
     stream.write_all(commands.as_bytes())?;
+    // A sentinel does not know `QUIT`, and hangs up when nothing more can come.
+    stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

@@ -15,6 +15,7 @@ use crate::config::{RedisConfig, TLS_SCHEME};
 use crate::connection::Connection;
 use crate::error::{Failure, Origin};
 use crate::reply;
+use crate::sentinels::Sentinels;
 use crate::tls::{self, Tls};
 
 pub(crate) use redis::{Cmd, Pipeline, Value};
@@ -30,6 +31,7 @@ const SEND_QUEUE: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Client {
     address: Address,
+    peer: Peer,
     login: RedisConnectionInfo,
     tls: Option<Tls>,
     name: Text,
@@ -42,41 +44,95 @@ enum Address {
     Tcp(String, u16),
     #[cfg(unix)]
     Unix(std::path::PathBuf),
+    /// Where the sentinels say.
+    Sentinels(Arc<Sentinels>),
+}
+
+/// What is expected of who answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Server,
+    /// A server that takes writes.
+    Primary,
+    Sentinel,
 }
 
 impl Client {
-    /// Reads the config's URL and certificates. Does not connect.
+    /// Reads the config's URLs and certificates. Does not connect.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        let tls = config.uses_tls().then(|| Tls::new(config)).transpose()?;
+        let Some(master) = &config.master else {
+            let mut client = Self::of_url(config, "url", &config.url, tls)?;
+            client.login = login(config, &client.login)?;
+            return Ok(client);
+        };
+        let sentinel = |url: &String| -> Result<Self> {
+            let mut client = Self::of_url(config, "sentinels", url, tls.clone())?;
+            client.peer = Peer::Sentinel;
+            Ok(client)
+        };
+        let sentinels: Result<Vec<_>> = config.sentinels.iter().map(sentinel).collect();
+        let sentinels = Sentinels::new(sentinels?, master.clone());
+        let origin = Arc::new(Origin {
+            transport: config.name.clone(),
+            address: sentinels.to_string(),
+        });
+        Ok(Self {
+            address: Address::Sentinels(Arc::new(sentinels)),
+            peer: Peer::Primary,
+            login: login(config, &RedisConnectionInfo::default())?,
+            tls,
+            name: client_name(&config.service),
+            connect_deadline: config.connect_deadline,
+            origin,
+        })
+    }
+
+    fn of_url(config: &RedisConfig, key: &str, url: &str, tls: Option<Tls>) -> Result<Self> {
         // TLS is ours and not the library's, so that the program has one provider of cryptography.
-        let url = match config.url.strip_prefix(TLS_SCHEME) {
+        let url = match url.strip_prefix(TLS_SCHEME) {
             Some(rest) => Cow::Owned(format!("redis://{rest}")),
-            None => Cow::Borrowed(config.url.as_str()),
+            None => Cow::Borrowed(url),
         };
         // The client's error may quote the URL, and with it the password.
         let info = url.as_ref().into_connection_info().map_err(|_| {
             config
-                .wrong("url", "is not the URL of a Redis server")
+                .wrong(key, "is not the URL of a Redis server")
                 .with_note("write `redis://[user][:password@]host[:port][/database]`, or `rediss://` for TLS")
         })?;
         let address = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => return Err(config.wrong("url", "is not the URL of a Redis server")),
+            _ => return Err(config.wrong(key, "is not the URL of a Redis server")),
         };
-        let tls = config.uses_tls().then(|| Tls::new(config)).transpose()?;
         let origin = Arc::new(Origin {
             transport: config.name.clone(),
             address: info.addr().to_string(),
         });
         Ok(Self {
             address,
-            login: login(config, info.redis_settings())?,
+            peer: Peer::Server,
+            // The names of the library say nothing about us, and old servers refuse to take them.
+            login: info.redis_settings().clone().set_skip_set_lib_name(),
             tls,
             name: client_name(&config.service),
             connect_deadline: config.connect_deadline,
             origin,
         })
+    }
+
+    /// The same for a server at an address that was found out.
+    pub(crate) fn at(&self, host: String, port: u16) -> Self {
+        let origin = Origin {
+            transport: self.origin.transport.clone(),
+            address: format!("{host}:{port}"),
+        };
+        Self {
+            address: Address::Tcp(host, port),
+            origin: Arc::new(origin),
+            ..self.clone()
+        }
     }
 
     /// Where errors come from.
@@ -107,6 +163,14 @@ impl Client {
 
     async fn open_unbounded(&self) -> Result<Connection> {
         match &self.address {
+            Address::Sentinels(sentinels) => sentinels.open_primary(self).await,
+            _ => self.open_directly().await,
+        }
+    }
+
+    /// Makes one attempt at an address that is known, without a deadline.
+    pub(crate) async fn open_directly(&self) -> Result<Connection> {
+        match &self.address {
             Address::Tcp(host, port) => self.open_tcp(host, *port).await,
             #[cfg(unix)]
             Address::Unix(path) => {
@@ -114,6 +178,7 @@ impl Client {
                 self.enter(socket.map_err(|error| self.failed_to_connect(error))?)
                     .await
             }
+            Address::Sentinels(_) => Err(self.origin.unreachable("its address is not known")),
         }
     }
 
@@ -138,6 +203,9 @@ impl Client {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let connection = self.log_in(socket).await?;
+        if self.peer == Peer::Sentinel {
+            return Ok(connection);
+        }
         // Whatever the greeting came to, what the caller wants was not sent yet.
         let greeted = self.greet(&connection).await;
         greeted.map_err(|error| error.with_effect(Effect::NotApplied))?;
@@ -174,6 +242,7 @@ impl Client {
         command.arg("HELLO");
         let hello = connection.call(&command, deadline).await.map_err(failed)?;
         self.check_version(&hello)?;
+        self.check_role(&hello)?;
         let mut pipeline = Pipeline::with_capacity(2);
         let name = self.name.as_str();
         pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
@@ -183,6 +252,16 @@ impl Client {
             if let Value::ServerError(error) = reply {
                 return Err(failed(Failure::Server(error)));
             }
+        }
+        Ok(())
+    }
+
+    /// Sentinels may name a server that is no primary any more, or not yet.
+    fn check_role(&self, hello: &Value) -> Result<()> {
+        let role = reply::field(hello, "role").and_then(reply::text);
+        if self.peer == Peer::Primary && role.as_deref() != Some("master") {
+            let why = "it is a replica, and the sentinels have not told of another primary yet";
+            return Err(self.origin.unreachable(why));
         }
         Ok(())
     }
@@ -217,7 +296,6 @@ impl Client {
 
 /// The login of the URL, or of the settings beside it.
 fn login(config: &RedisConfig, url: &RedisConnectionInfo) -> Result<RedisConnectionInfo> {
-    // The names of the library say nothing about us, and old servers refuse to take them.
     let mut login = url.clone().set_skip_set_lib_name();
     if let Some(user) = &config.user {
         if url.username().is_some() {

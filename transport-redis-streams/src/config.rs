@@ -33,8 +33,20 @@ pub(crate) const TLS_SCHEME: &str = "rediss://";
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where the server is: `redis://[user][:password@]host[:port][/database]`, or `rediss://` for
-    /// TLS. Required. The port is 6379 and the database 0 unless given.
+    /// TLS. Required, unless there are `sentinels`. The port is 6379 and the database 0 unless
+    /// given.
+    #[serde(default)]
     pub url: String,
+    /// The sentinels that know the server, in place of `url`: each as
+    /// `redis://[[user]:password@]host:port`, with the sentinel's own login, or all as `rediss://`:
+    /// then they and the server are reached over TLS. They are asked in this order whenever a
+    /// connection is made. The server's login stands in `user` and `password`; its database is 0.
+    /// Default: none.
+    #[serde(default)]
+    pub sentinels: Vec<String>,
+    /// What the sentinels call the server. Required with `sentinels`. Default: none.
+    #[serde(default)]
+    pub master: Option<Text>,
     /// The user of the server's ACL, where the URL names none. Needs `password`. Default: that of
     /// the URL, or the server's user `default`.
     #[serde(default)]
@@ -131,6 +143,8 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            sentinels: Vec::new(),
+            master: None,
             user: None,
             password: None,
             ca_file: None,
@@ -152,6 +166,17 @@ impl RedisConfig {
             name: name(),
             service: service(),
         }
+    }
+
+    /// The defaults, for the server that sentinels know as `master`.
+    pub fn with_sentinels<S: Into<String>>(
+        sentinels: impl IntoIterator<Item = S>,
+        master: impl Into<Text>,
+    ) -> Self {
+        let mut config = Self::new("");
+        config.sentinels = sentinels.into_iter().map(Into::into).collect();
+        config.master = Some(master.into());
+        config
     }
 
     /// The first key that can't work, and why.
@@ -190,9 +215,36 @@ impl RedisConfig {
         if self.member.as_ref().is_some_and(Text::is_empty) {
             return Err(("member", "must not be empty"));
         }
+        self.validate_place()?;
         self.validate_access()?;
         if let Some(trim) = &self.trim {
             trim.validate().map_err(|why| ("trim", why))?;
+        }
+        Ok(())
+    }
+
+    fn validate_place(&self) -> Result<(), (&'static str, &'static str)> {
+        let over_tls = |url: &String| url.starts_with(TLS_SCHEME);
+        match (self.sentinels.is_empty(), self.url.is_empty()) {
+            (true, true) => return Err(("url", "is missing; or name `sentinels`")),
+            (true, false) if self.master.is_some() => {
+                return Err(("master", "needs `sentinels`"));
+            }
+            (true, false) => return Ok(()),
+            (false, false) => return Err(("sentinels", "and `url` exclude each other")),
+            (false, true) => {}
+        }
+        if self.master.as_ref().is_none_or(Text::is_empty) {
+            return Err(("sentinels", "needs `master`, the name of what they watch"));
+        }
+        if self.sentinels.iter().any(over_tls) && !self.sentinels.iter().all(over_tls) {
+            return Err((
+                "sentinels",
+                "must be reached over TLS all or none: `rediss://` or `redis://`",
+            ));
+        }
+        if !self.sentinels.iter().all(|url| has_port(url)) {
+            return Err(("sentinels", "must be `redis://host:port` each"));
         }
         Ok(())
     }
@@ -212,15 +264,16 @@ impl RedisConfig {
         ];
         for (key, file) in files {
             if file.is_some() && !self.uses_tls() {
-                return Err((key, "needs TLS: write `rediss://` in `url`"));
+                return Err((key, "needs TLS: write `rediss://`"));
             }
         }
         Ok(())
     }
 
-    /// Whether the URL asks for TLS.
+    /// Whether the URL, or that of the sentinels, asks for TLS.
     pub(crate) fn uses_tls(&self) -> bool {
-        self.url.starts_with(TLS_SCHEME)
+        let url = self.sentinels.first().unwrap_or(&self.url);
+        url.starts_with(TLS_SCHEME)
     }
 
     /// An error about a key. The value is left out: it may be secret.
@@ -233,8 +286,11 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentinels: Vec<String> = self.sentinels.iter().map(|it| without_login(it)).collect();
         f.debug_struct("RedisConfig")
             .field("url", &without_login(&self.url))
+            .field("sentinels", &sentinels)
+            .field("master", &self.master)
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "<hidden>"))
             .field("ca_file", &self.ca_file)
@@ -272,6 +328,15 @@ fn without_login(url: &str) -> String {
     };
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     format!("{scheme}://{login}{}", &rest[..end])
+}
+
+/// Whether a URL says its port: that of a sentinel is not the one that a server has by default.
+fn has_port(url: &str) -> bool {
+    let url = without_login(url);
+    let place = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = place.split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
 fn connect_deadline() -> Duration {
@@ -347,9 +412,18 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_are_shown_without_their_logins() {
+        let config = RedisConfig::with_sentinels(["rediss://:secret@a:1", "rediss://b:2"], "bus");
+        config.validate().unwrap();
+        assert!(config.uses_tls());
+        let text = format!("{config:?}");
+        assert!(text.contains("b:2") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 20] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -364,6 +438,24 @@ mod tests {
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
             ("member", |config| config.member = Some(Text::default())),
+            ("url", |config| config.url = String::new()),
+            ("master", |config| config.master = Some("bus".into())),
+            ("sentinels", |config| {
+                config.sentinels = vec!["redis://a:1".to_owned()];
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "");
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1", "rediss://b:1"], "bus");
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://:1@a"], "bus");
+            }),
+            ("ca_file", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "bus");
+                config.ca_file = Some("ca.pem".into());
+            }),
             ("user", |config| config.user = Some("app".into())),
             ("ca_file", |config| config.ca_file = Some("ca.pem".into())),
             ("certificate_file", |config| {

@@ -16,6 +16,7 @@ mod publisher;
 mod reader;
 mod reply;
 mod scripts;
+mod sentinels;
 mod settle;
 mod subscriber;
 mod tls;

@@ -9,6 +9,8 @@ mod disruption;
 #[cfg(test)]
 mod entries;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;
