@@ -38,6 +38,7 @@
 //! directory. Needs a Unix system.
 
 mod backend;
+mod certificates;
 mod choice;
 mod docker;
 mod error;
@@ -50,9 +51,14 @@ mod native;
 mod probe;
 mod process;
 mod redis;
+mod redis_options;
+mod redis_sentinels;
 mod watchdog;
 
+pub use certificates::Certificates;
 pub use error::Error;
 pub use kafka::KafkaServer;
 pub use names::{free_port, unique_name};
 pub use redis::RedisServer;
+pub use redis_options::RedisOptions;
+pub use redis_sentinels::RedisSentinels;

@@ -2,16 +2,28 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long one question may take. A server that is still starting is asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Whether a Redis serves, and which.
+const QUESTION: &str = "PING\r\nINFO server\r\nQUIT\r\n";
+
 /// The id of the Redis process that serves at `address`, or `None` while none serves.
 pub(crate) fn redis_process(address: SocketAddr) -> Option<u32> {
-    let answer = ask_redis(address, "PING\r\nINFO server\r\nQUIT\r\n").ok()?;
+    process_in(&ask_redis(address, QUESTION).ok()?)
+}
+
+/// As [`redis_process`], of a server that demands a password of the user `default`.
+pub(crate) fn guarded_redis_process(address: SocketAddr, password: &str) -> Option<u32> {
+    let answer = ask_redis(address, &format!("AUTH {password}\r\n{QUESTION}")).ok()?;
+    process_in(answer.strip_prefix("+OK\r\n")?)
+}
+
+fn process_in(answer: &str) -> Option<u32> {
     // While it loads its data, Redis answers PING with an error.
     let rest = answer.strip_prefix("+PONG\r\n")?;
     let line = rest
@@ -57,9 +69,12 @@ pub(crate) fn log_from(log: &Path, begin: u64) -> String {
     String::from_utf8_lossy(&read.unwrap_or_default()).into_owned()
 }
 
-fn ask_redis(address: SocketAddr, commands: &str) -> io::Result<String> {
+/// What a Redis, or a sentinel, says to commands of which the last is `QUIT`.
+pub(crate) fn ask_redis(address: SocketAddr, commands: &str) -> io::Result<String> {
     let mut stream = connect(address)?;
     stream.write_all(commands.as_bytes())?;
+    // A sentinel does not know `QUIT`, and hangs up when nothing more can come.
+    stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

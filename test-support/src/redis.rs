@@ -22,7 +22,7 @@ use crate::watchdog::Watchdog;
 const VARIABLE: &str = "POLYBUS_TEST_REDIS_URL";
 
 /// Redis is ready in 0.04 s; this is for a machine that is busy with everything else.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 const IMAGE: Image = Image {
     name: "redis",
@@ -43,6 +43,7 @@ const IMAGE: Image = Image {
 #[derive(Debug)]
 pub struct RedisServer {
     url: String,
+    tls_url: Option<String>,
     backend: Arc<Backend>,
 }
 
@@ -92,6 +93,13 @@ impl RedisServer {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The address for TLS as `rediss://127.0.0.1:PORT`, without a login: of a server that was started
+    /// with [`RedisOptions::tls`](crate::RedisOptions::tls).
+    #[must_use]
+    pub fn tls_url(&self) -> Option<&str> {
+        self.tls_url.as_deref()
     }
 
     /// The id of the server's process, while it runs as a process of this machine: not in a container, and
@@ -185,12 +193,16 @@ impl RedisServer {
         Ok(Self::new(url, Backend::Docker(server)))
     }
 
+    /// A process with settings of its own.
+    pub(crate) fn own(url: String, tls_url: Option<String>, server: NativeServer) -> Self {
+        Self {
+            tls_url,
+            ..Self::new(url, Backend::Native(server))
+        }
+    }
+
     fn native() -> Result<Self, Error> {
-        let program = in_path("redis-server").ok_or_else(|| Error::NotInstalled {
-            server: "Redis",
-            missing: "redis-server in PATH".to_owned(),
-            install: "run scripts/install, or: apt-get install redis-server",
-        })?;
+        let program = redis_program()?;
         let server = NativeServer::start("redis", |watchdog| Ok(recipe(&program, watchdog)))?;
         let url = format!("redis://127.0.0.1:{}", server.port());
         Ok(Self::new(url, Backend::Native(server)))
@@ -198,8 +210,21 @@ impl RedisServer {
 
     fn new(url: String, backend: Backend) -> Self {
         let backend = Arc::new(backend);
-        Self { url, backend }
+        Self {
+            url,
+            tls_url: None,
+            backend,
+        }
     }
+}
+
+/// The program `redis-server`.
+pub(crate) fn redis_program() -> Result<PathBuf, Error> {
+    in_path("redis-server").ok_or_else(|| Error::NotInstalled {
+        server: "Redis",
+        missing: "redis-server in PATH".to_owned(),
+        install: "run scripts/install, or: apt-get install redis-server",
+    })
 }
 
 fn recipe(program: &Path, watchdog: &Watchdog) -> Recipe {
@@ -221,7 +246,7 @@ fn recipe(program: &Path, watchdog: &Watchdog) -> Recipe {
 }
 
 /// The server's arguments: durable, and open to whoever reaches the address it listens on.
-fn settings(bind: &str, port: u16) -> impl Iterator<Item = String> {
+pub(crate) fn settings(bind: &str, port: u16) -> impl Iterator<Item = String> {
     let port = port.to_string();
     let settings = [
         ("--bind", bind),

@@ -1,19 +1,22 @@
 //! The Redis client: the crate `redis` is used here, in `connection.rs` and in `error.rs`, and
 //! nowhere else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polybus_core::{Error, ErrorKind, Result, Text};
+use polybus_core::{Effect, Error, ErrorKind, Result, Text};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::RedisConfig;
+use crate::config::{RedisConfig, TLS_SCHEME};
 use crate::connection::Connection;
 use crate::error::{Failure, Origin};
 use crate::reply;
+use crate::sentinels::Sentinels;
+use crate::tls::{self, Tls};
 
 pub(crate) use redis::{Cmd, Pipeline, Value};
 
@@ -28,7 +31,9 @@ const SEND_QUEUE: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Client {
     address: Address,
+    peer: Peer,
     login: RedisConnectionInfo,
+    tls: Option<Tls>,
     name: Text,
     connect_deadline: Duration,
     origin: Arc<Origin>,
@@ -39,29 +44,67 @@ enum Address {
     Tcp(String, u16),
     #[cfg(unix)]
     Unix(std::path::PathBuf),
+    /// Where the sentinels say.
+    Sentinels(Arc<Sentinels>),
+}
+
+/// What is expected of who answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Server,
+    /// A server that takes writes.
+    Primary,
+    Sentinel,
 }
 
 impl Client {
-    /// Reads the config's URL. Does not connect.
+    /// Reads the config's URLs and certificates. Does not connect.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        let tls = config.uses_tls().then(|| Tls::new(config)).transpose()?;
+        let Some(master) = &config.master else {
+            let mut client = Self::of_url(config, "url", &config.url, tls)?;
+            client.login = login(config, &client.login)?;
+            return Ok(client);
+        };
+        let sentinel = |url: &String| -> Result<Self> {
+            let mut client = Self::of_url(config, "sentinels", url, tls.clone())?;
+            client.peer = Peer::Sentinel;
+            Ok(client)
+        };
+        let sentinels: Result<Vec<_>> = config.sentinels.iter().map(sentinel).collect();
+        let sentinels = Sentinels::new(sentinels?, master.clone());
+        let origin = Arc::new(Origin {
+            transport: config.name.clone(),
+            address: sentinels.to_string(),
+        });
+        Ok(Self {
+            address: Address::Sentinels(Arc::new(sentinels)),
+            peer: Peer::Primary,
+            login: login(config, &RedisConnectionInfo::default())?,
+            tls,
+            name: client_name(&config.service),
+            connect_deadline: config.connect_deadline,
+            origin,
+        })
+    }
+
+    fn of_url(config: &RedisConfig, key: &str, url: &str, tls: Option<Tls>) -> Result<Self> {
+        // TLS is ours and not the library's, so that the program has one provider of cryptography.
+        let url = match url.strip_prefix(TLS_SCHEME) {
+            Some(rest) => Cow::Owned(format!("redis://{rest}")),
+            None => Cow::Borrowed(url),
+        };
         // The client's error may quote the URL, and with it the password.
-        let info = config.url.as_str().into_connection_info().map_err(|_| {
+        let info = url.as_ref().into_connection_info().map_err(|_| {
             config
-                .wrong("url", "is not the URL of a Redis server")
-                .with_note("write `redis://[user][:password@]host[:port][/database]`")
+                .wrong(key, "is not the URL of a Redis server")
+                .with_note("write `redis://[user][:password@]host[:port][/database]`, or `rediss://` for TLS")
         })?;
         let address = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => {
-                return Err(config
-                    .wrong(
-                        "url",
-                        "asks for TLS, which this transport does not have yet",
-                    )
-                    .with_note("write `redis://`"));
-            }
+            _ => return Err(config.wrong(key, "is not the URL of a Redis server")),
         };
         let origin = Arc::new(Origin {
             transport: config.name.clone(),
@@ -69,12 +112,27 @@ impl Client {
         });
         Ok(Self {
             address,
+            peer: Peer::Server,
             // The names of the library say nothing about us, and old servers refuse to take them.
             login: info.redis_settings().clone().set_skip_set_lib_name(),
+            tls,
             name: client_name(&config.service),
             connect_deadline: config.connect_deadline,
             origin,
         })
+    }
+
+    /// The same for a server at an address that was found out.
+    pub(crate) fn at(&self, host: String, port: u16) -> Self {
+        let origin = Origin {
+            transport: self.origin.transport.clone(),
+            address: format!("{host}:{port}"),
+        };
+        Self {
+            address: Address::Tcp(host, port),
+            origin: Arc::new(origin),
+            ..self.clone()
+        }
     }
 
     /// Where errors come from.
@@ -92,29 +150,65 @@ impl Client {
         let deadline = deadline.min(Instant::now() + self.connect_deadline);
         match timeout_at(deadline, self.open_unbounded()).await {
             Ok(result) => result,
-            Err(_) => Err(self.origin.unreachable("it did not answer in time")),
+            Err(_) => {
+                let error = self.origin.unreachable("it did not answer in time");
+                // A server without TLS waits for the rest of what it takes for a command.
+                Err(match &self.tls {
+                    Some(_) => error.with_note(tls::PORT_ADVICE),
+                    None => error,
+                })
+            }
         }
     }
 
     async fn open_unbounded(&self) -> Result<Connection> {
-        let connection = match &self.address {
-            Address::Tcp(host, port) => {
-                let socket = TcpStream::connect((host.as_str(), *port)).await;
-                let socket = socket.map_err(|error| self.failed_to_connect(error))?;
-                // Without it a small command waits for the acknowledgement of the one before.
-                socket
-                    .set_nodelay(true)
-                    .map_err(|error| self.failed_to_connect(error))?;
-                self.log_in(socket).await
-            }
+        match &self.address {
+            Address::Sentinels(sentinels) => sentinels.open_primary(self).await,
+            _ => self.open_directly().await,
+        }
+    }
+
+    /// Makes one attempt at an address that is known, without a deadline.
+    pub(crate) async fn open_directly(&self) -> Result<Connection> {
+        match &self.address {
+            Address::Tcp(host, port) => self.open_tcp(host, *port).await,
             #[cfg(unix)]
             Address::Unix(path) => {
                 let socket = tokio::net::UnixStream::connect(path).await;
-                self.log_in(socket.map_err(|error| self.failed_to_connect(error))?)
+                self.enter(socket.map_err(|error| self.failed_to_connect(error))?)
                     .await
             }
-        }?;
-        self.greet(&connection).await?;
+            Address::Sentinels(_) => Err(self.origin.unreachable("its address is not known")),
+        }
+    }
+
+    async fn open_tcp(&self, host: &str, port: u16) -> Result<Connection> {
+        let socket = TcpStream::connect((host, port)).await;
+        let socket = socket.map_err(|error| self.failed_to_connect(error))?;
+        // Without it a small command waits for the acknowledgement of the one before.
+        socket
+            .set_nodelay(true)
+            .map_err(|error| self.failed_to_connect(error))?;
+        match &self.tls {
+            None => self.enter(socket).await,
+            Some(tls) => {
+                let socket = tls.encrypt(host, socket, &self.origin).await?;
+                self.enter(socket).await.map_err(tls::ended_at_login)
+            }
+        }
+    }
+
+    async fn enter<S>(&self, socket: S) -> Result<Connection>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = self.log_in(socket).await?;
+        if self.peer == Peer::Sentinel {
+            return Ok(connection);
+        }
+        // Whatever the greeting came to, what the caller wants was not sent yet.
+        let greeted = self.greet(&connection).await;
+        greeted.map_err(|error| error.with_effect(Effect::NotApplied))?;
         Ok(connection)
     }
 
@@ -133,7 +227,7 @@ impl Client {
                 .map_err(|error| {
                     self.origin
                         .error(Failure::Lost(error), "connect")
-                        .with_effect(polybus_core::Effect::NotApplied)
+                        .with_effect(Effect::NotApplied)
                 })?;
         Ok(Connection::new(connection, tokio::spawn(driver)))
     }
@@ -148,6 +242,7 @@ impl Client {
         command.arg("HELLO");
         let hello = connection.call(&command, deadline).await.map_err(failed)?;
         self.check_version(&hello)?;
+        self.check_role(&hello)?;
         let mut pipeline = Pipeline::with_capacity(2);
         let name = self.name.as_str();
         pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
@@ -157,6 +252,16 @@ impl Client {
             if let Value::ServerError(error) = reply {
                 return Err(failed(Failure::Server(error)));
             }
+        }
+        Ok(())
+    }
+
+    /// Sentinels may name a server that is no primary any more, or not yet.
+    fn check_role(&self, hello: &Value) -> Result<()> {
+        let role = reply::field(hello, "role").and_then(reply::text);
+        if self.peer == Peer::Primary && role.as_deref() != Some("master") {
+            let why = "it is a replica, and the sentinels have not told of another primary yet";
+            return Err(self.origin.unreachable(why));
         }
         Ok(())
     }
@@ -187,6 +292,24 @@ impl Client {
             .unreachable(&error.to_string())
             .with_source(error)
     }
+}
+
+/// The login of the URL, or of the settings beside it.
+fn login(config: &RedisConfig, url: &RedisConnectionInfo) -> Result<RedisConnectionInfo> {
+    let mut login = url.clone().set_skip_set_lib_name();
+    if let Some(user) = &config.user {
+        if url.username().is_some() {
+            return Err(config.wrong("user", "stands in `url` as well"));
+        }
+        login = login.set_username(user);
+    }
+    if let Some(password) = &config.password {
+        if url.password().is_some() {
+            return Err(config.wrong("password", "stands in `url` as well"));
+        }
+        login = login.set_password(password);
+    }
+    Ok(login)
 }
 
 /// `CLIENT SETNAME` takes neither spaces nor control characters.

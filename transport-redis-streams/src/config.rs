@@ -1,12 +1,18 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use polybus_core::config::fields;
 use polybus_core::{Error, ErrorKind, Result, Text};
 use serde::Deserialize;
 
+use crate::writing::{Format, Trim};
+
 /// The longest time that makes sense, and is safe to reckon with.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a URL that asks for TLS starts with.
+pub(crate) const TLS_SCHEME: &str = "rediss://";
 
 /// The settings of a Redis Streams transport: the keys of its section in the config, and the
 /// fields for code.
@@ -26,9 +32,43 @@ pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// Where the server is: `redis://[user][:password@]host[:port][/database]`. Required. The
-    /// port is 6379 and the database 0 unless given.
+    /// Where the server is: `redis://[user][:password@]host[:port][/database]`, or `rediss://` for
+    /// TLS. Required, unless there are `sentinels`. The port is 6379 and the database 0 unless
+    /// given.
+    #[serde(default)]
     pub url: String,
+    /// The sentinels that know the server, in place of `url`: each as
+    /// `redis://[[user]:password@]host:port`, with the sentinel's own login, or all as `rediss://`:
+    /// then they and the server are reached over TLS. They are asked in this order whenever a
+    /// connection is made. The server's login stands in `user` and `password`; its database is 0.
+    /// Default: none.
+    #[serde(default)]
+    pub sentinels: Vec<String>,
+    /// What the sentinels call the server. Required with `sentinels`. Default: none.
+    #[serde(default)]
+    pub master: Option<Text>,
+    /// The user of the server's ACL, where the URL names none. Needs `password`. Default: that of
+    /// the URL, or the server's user `default`.
+    #[serde(default)]
+    pub user: Option<Text>,
+    /// The password, where the URL has none: it may have any characters here. Never shown.
+    /// Default: that of the URL, or none.
+    #[serde(default)]
+    pub password: Option<Text>,
+    /// A PEM file of the authorities from which the server's certificate may come; no others are
+    /// accepted then. Needs `rediss://`. Read once, when the transport connects. Default: the
+    /// authorities that the operating system trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to the server, and those between it and its
+    /// authority. Needs `rediss://` and `key_file`. Read once, when the transport connects.
+    /// Default: none is shown.
+    #[serde(default)]
+    pub certificate_file: Option<PathBuf>,
+    /// A PEM file with the private key of `certificate_file`, not encrypted (PKCS#8, PKCS#1 or
+    /// SEC1). Default: none.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
     /// How long making a connection may take: name look-up, TCP, login. Also how long a call
     /// that finds the connection lost tries to get a new one. Default: 5 s.
     #[serde(default = "connect_deadline", deserialize_with = "fields::duration")]
@@ -74,6 +114,15 @@ pub struct RedisConfig {
         deserialize_with = "fields::duration"
     )]
     pub remove_members_after: Duration,
+    /// How events are written: `"default"`, `"fields"` or `"plain"`, see [`Format`]. All of them are
+    /// read, whatever this says. Default: `"default"`.
+    #[serde(default)]
+    pub format: Format,
+    /// What is deleted from a stream whenever something is published to it: `{ max_len = 100000 }`,
+    /// `{ min_age = "7d" }` or `{ min_id = "1763712339000-0" }`. Also what nobody has read yet, and
+    /// what is pending: see [`Trim`]. Default: nothing.
+    #[serde(default)]
+    pub trim: Option<Trim>,
     /// The name of this process as a member of its groups, for subscriptions that name none.
     /// Two processes, or two subscriptions of one group, must not have the same. A process that
     /// comes back under its old name gets what it had not settled at once. Default: made up from
@@ -94,6 +143,13 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            sentinels: Vec::new(),
+            master: None,
+            user: None,
+            password: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             connect_deadline: connect_deadline(),
             delivery_deadline: delivery_deadline(),
             operation_deadline: operation_deadline(),
@@ -104,10 +160,23 @@ impl RedisConfig {
             claim_interval: claim_interval(),
             discovery_interval: None,
             remove_members_after: remove_members_after(),
+            format: Format::default(),
+            trim: None,
             member: None,
             name: name(),
             service: service(),
         }
+    }
+
+    /// The defaults, for the server that sentinels know as `master`.
+    pub fn with_sentinels<S: Into<String>>(
+        sentinels: impl IntoIterator<Item = S>,
+        master: impl Into<Text>,
+    ) -> Self {
+        let mut config = Self::new("");
+        config.sentinels = sentinels.into_iter().map(Into::into).collect();
+        config.master = Some(master.into());
+        config
     }
 
     /// The first key that can't work, and why.
@@ -146,7 +215,65 @@ impl RedisConfig {
         if self.member.as_ref().is_some_and(Text::is_empty) {
             return Err(("member", "must not be empty"));
         }
+        self.validate_place()?;
+        self.validate_access()?;
+        if let Some(trim) = &self.trim {
+            trim.validate().map_err(|why| ("trim", why))?;
+        }
         Ok(())
+    }
+
+    fn validate_place(&self) -> Result<(), (&'static str, &'static str)> {
+        let over_tls = |url: &String| url.starts_with(TLS_SCHEME);
+        match (self.sentinels.is_empty(), self.url.is_empty()) {
+            (true, true) => return Err(("url", "is missing; or name `sentinels`")),
+            (true, false) if self.master.is_some() => {
+                return Err(("master", "needs `sentinels`"));
+            }
+            (true, false) => return Ok(()),
+            (false, false) => return Err(("sentinels", "and `url` exclude each other")),
+            (false, true) => {}
+        }
+        if self.master.as_ref().is_none_or(Text::is_empty) {
+            return Err(("sentinels", "needs `master`, the name of what they watch"));
+        }
+        if self.sentinels.iter().any(over_tls) && !self.sentinels.iter().all(over_tls) {
+            return Err((
+                "sentinels",
+                "must be reached over TLS all or none: `rediss://` or `redis://`",
+            ));
+        }
+        if !self.sentinels.iter().all(|url| has_port(url)) {
+            return Err(("sentinels", "must be `redis://host:port` each"));
+        }
+        Ok(())
+    }
+
+    fn validate_access(&self) -> Result<(), (&'static str, &'static str)> {
+        if self.user.is_some() && self.password.is_none() {
+            return Err(("user", "needs `password`"));
+        }
+        match (&self.certificate_file, &self.key_file) {
+            (Some(_), None) => return Err(("certificate_file", "needs `key_file`")),
+            (None, Some(_)) => return Err(("key_file", "needs `certificate_file`")),
+            _ => {}
+        }
+        let files = [
+            ("ca_file", &self.ca_file),
+            ("certificate_file", &self.certificate_file),
+        ];
+        for (key, file) in files {
+            if file.is_some() && !self.uses_tls() {
+                return Err((key, "needs TLS: write `rediss://`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the URL, or that of the sentinels, asks for TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        let url = self.sentinels.first().unwrap_or(&self.url);
+        url.starts_with(TLS_SCHEME)
     }
 
     /// An error about a key. The value is left out: it may be secret.
@@ -159,8 +286,16 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentinels: Vec<String> = self.sentinels.iter().map(|it| without_login(it)).collect();
         f.debug_struct("RedisConfig")
             .field("url", &without_login(&self.url))
+            .field("sentinels", &sentinels)
+            .field("master", &self.master)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "<hidden>"))
+            .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
             .field("connect_deadline", &self.connect_deadline)
             .field("delivery_deadline", &self.delivery_deadline)
             .field("operation_deadline", &self.operation_deadline)
@@ -171,6 +306,8 @@ impl fmt::Debug for RedisConfig {
             .field("claim_interval", &self.claim_interval)
             .field("discovery_interval", &self.discovery_interval)
             .field("remove_members_after", &self.remove_members_after)
+            .field("format", &self.format)
+            .field("trim", &self.trim)
             .field("member", &self.member)
             .field("name", &self.name)
             .field("service", &self.service)
@@ -191,6 +328,15 @@ fn without_login(url: &str) -> String {
     };
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     format!("{scheme}://{login}{}", &rest[..end])
+}
+
+/// Whether a URL says its port: that of a sentinel is not the one that a server has by default.
+fn has_port(url: &str) -> bool {
+    let url = without_login(url);
+    let place = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = place.split('/').next().unwrap_or_default();
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
 fn connect_deadline() -> Duration {
@@ -254,7 +400,9 @@ mod tests {
             ("redis://host?password=secret", "redis://host"),
             ("unix:/a?pass=secret", "<not a URL>"),
         ] {
-            let text = format!("{:?}", RedisConfig::new(url));
+            let mut config = RedisConfig::new(url);
+            config.password = Some("secret".into());
+            let text = format!("{config:?}");
             assert!(text.contains(&format!("url: {shown:?}")), "{text}");
             assert!(
                 !text.contains("secret") && !text.contains("c?ret"),
@@ -264,9 +412,18 @@ mod tests {
     }
 
     #[test]
+    fn sentinels_are_shown_without_their_logins() {
+        let config = RedisConfig::with_sentinels(["rediss://:secret@a:1", "rediss://b:2"], "bus");
+        config.validate().unwrap();
+        assert!(config.uses_tls());
+        let text = format!("{config:?}");
+        assert!(text.contains("b:2") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
     fn what_can_not_work_is_refused_by_its_key() {
         type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 20] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -281,6 +438,31 @@ mod tests {
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
             ("member", |config| config.member = Some(Text::default())),
+            ("url", |config| config.url = String::new()),
+            ("master", |config| config.master = Some("bus".into())),
+            ("sentinels", |config| {
+                config.sentinels = vec!["redis://a:1".to_owned()];
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "");
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1", "rediss://b:1"], "bus");
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://:1@a"], "bus");
+            }),
+            ("ca_file", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "bus");
+                config.ca_file = Some("ca.pem".into());
+            }),
+            ("user", |config| config.user = Some("app".into())),
+            ("ca_file", |config| config.ca_file = Some("ca.pem".into())),
+            ("certificate_file", |config| {
+                config.certificate_file = Some("client.pem".into());
+            }),
+            ("key_file", |config| config.key_file = Some("key".into())),
+            ("trim", |config| config.trim = Some(Trim::MaxLen(0))),
         ];
         for (key, change) in changes {
             let mut config = RedisConfig::new("redis://localhost");

@@ -31,6 +31,8 @@ struct Driver {
     task: JoinHandle<()>,
     /// Set at once, while the task may take a moment to end.
     aborted: AtomicBool,
+    /// The server takes no writes any more: it is a replica now. Who waits for an answer gets it.
+    outdated: AtomicBool,
 }
 
 impl Driver {
@@ -53,13 +55,25 @@ impl Connection {
             driver: Arc::new(Driver {
                 task: driver,
                 aborted: AtomicBool::new(false),
+                outdated: AtomicBool::new(false),
             }),
         }
     }
 
-    /// Whether it is not known to be lost.
+    /// Whether it is not known to be lost, or to lead to a server that takes no writes.
     pub(crate) fn is_alive(&self) -> bool {
-        !self.driver.aborted.load(Ordering::Acquire) && !self.driver.task.is_finished()
+        let driver = &self.driver;
+        !driver.aborted.load(Ordering::Acquire)
+            && !driver.outdated.load(Ordering::Acquire)
+            && !driver.task.is_finished()
+    }
+
+    fn note(&self, reply: &Value) {
+        if let Value::ServerError(error) = reply
+            && error.code() == "READONLY"
+        {
+            self.driver.outdated.store(true, Ordering::Release);
+        }
     }
 
     /// Ends it for everybody who shares it; commands without an answer fail.
@@ -74,6 +88,7 @@ impl Connection {
         let value = self
             .within(deadline, connection.req_packed_command(command))
             .await?;
+        self.note(&value);
         match value {
             Value::ServerError(error) => Err(Failure::Server(error)),
             value => Ok(value),
@@ -92,6 +107,7 @@ impl Connection {
         let replies = self
             .within(deadline, connection.req_packed_commands(pipeline, 0, count))
             .await?;
+        replies.iter().for_each(|reply| self.note(reply));
         if replies.len() == count {
             Ok(replies)
         } else {

@@ -8,6 +8,7 @@ use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::{Cmd, Value};
+use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
 const ATTRIBUTES: &str = "ce";
@@ -21,17 +22,29 @@ const HEADER: &str = "h:";
 /// What the field of a header without a value starts with. Redis has no null.
 const NULL_HEADER: &str = "n:";
 
-/// The key of a raw record that came from a transport that has keys.
+/// The key of a raw record that came from a transport that has keys, or of an event written plainly.
 const KEY: &str = "k:";
 
 /// The command that appends what is to be published. `scratch` is memory to write in.
-pub(crate) fn append(outgoing: &Outgoing, scratch: &mut Vec<u8>) -> Cmd {
+pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u8>) -> Cmd {
     let fields = 2 * (2 + outgoing.headers.len());
-    let mut command = Cmd::with_capacity(3 + fields, outgoing.size() + 256);
-    command.arg("XADD").arg(outgoing.topic.name()).arg("*");
+    let mut command = Cmd::with_capacity(6 + fields, outgoing.size() + 256);
+    command.arg("XADD").arg(outgoing.topic.name());
+    writing.append_trim(&mut command);
+    command.arg("*");
     match &outgoing.content {
+        Content::Event(event) if writing.format == Format::Plain => {
+            append_plain(event, &mut command);
+        }
         Content::Event(event) => {
-            append_event(event, scratch, &mut command);
+            if writing.format == Format::Fields && !reads_as_structured(event) {
+                append_attributes(event, &mut command);
+            } else {
+                append_json(event, scratch, &mut command);
+            }
+            if let Some(data) = event.data() {
+                command.arg(DATA).arg(&data[..]);
+            }
             for (name, value) in outgoing.headers.iter() {
                 let prefix = value.map_or(NULL_HEADER, |_| HEADER);
                 append_field(&mut command, &[prefix, name].concat(), value);
@@ -42,13 +55,33 @@ pub(crate) fn append(outgoing: &Outgoing, scratch: &mut Vec<u8>) -> Cmd {
     command
 }
 
-fn append_event(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {
+fn append_json(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {
     scratch.clear();
     json::write_attributes(event, scratch);
     command.arg(ATTRIBUTES).arg(scratch.as_slice());
-    if let Some(data) = event.data() {
-        command.arg(DATA).arg(&data[..]);
-    }
+}
+
+fn append_attributes(event: &Event, command: &mut Cmd) {
+    headers::write(event, headers::KeyPlace::Header, |name, value| {
+        command.arg(name).arg(value);
+    });
+}
+
+/// Whether the field `content-type` would say that the data is the event itself.
+fn reads_as_structured(event: &Event) -> bool {
+    const STRUCTURED: &str = "application/cloudevents";
+    let content_type = event.content_type().unwrap_or_default().trim_start();
+    let start = content_type.get(..STRUCTURED.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
+}
+
+/// The data and the key, as of a record that is no event.
+fn append_plain(event: &Event, command: &mut Cmd) {
+    let key = event
+        .key()
+        .map(|key| Bytes::copy_from_slice(key.as_bytes()));
+    let record = RawRecord::new(key, Headers::new(), event.data().cloned());
+    append_record(&record, &Headers::new(), command);
 }
 
 /// A record as it is: its headers are fields under their own names.

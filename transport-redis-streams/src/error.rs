@@ -105,7 +105,7 @@ impl Origin {
                         ErrorKind::Unauthorized,
                         format!("Redis at {address} refused the user or the password"),
                     )
-                    .with_note("check the login in the URL");
+                    .with_note("check `user` and `password`, or the login in `url`");
             }
             redis::ErrorKind::Io if error.is_timeout() => self.plain(
                 ErrorKind::Timeout,
@@ -164,8 +164,16 @@ fn classify(code: &str, details: &str) -> Refusal {
         advice,
     };
     match code {
-        "NOAUTH" => refusal(Unauthorized, false, Some("give the password in the URL")),
-        "WRONGPASS" => refusal(Unauthorized, false, Some("check the login in the URL")),
+        "NOAUTH" => refusal(
+            Unauthorized,
+            false,
+            Some("set `password`, or write it in `url`"),
+        ),
+        "WRONGPASS" => refusal(
+            Unauthorized,
+            false,
+            Some("check `user` and `password`, or the login in `url`"),
+        ),
         "NOPERM" => refusal(
             Unauthorized,
             false,

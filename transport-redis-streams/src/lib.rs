@@ -16,9 +16,12 @@ mod publisher;
 mod reader;
 mod reply;
 mod scripts;
+mod sentinels;
 mod settle;
 mod subscriber;
+mod tls;
 mod transport;
+mod writing;
 
 pub use admin::RedisAdmin;
 pub use config::RedisConfig;
@@ -26,6 +29,7 @@ pub use publisher::RedisPublisher;
 pub use settle::RedisSettler;
 pub use subscriber::RedisSubscriber;
 pub use transport::{RedisFactory, RedisTransport};
+pub use writing::{Format, Trim};
 
 /// The `kind` of this transport in the config.
 pub const KIND: &str = "redis-streams";

@@ -11,10 +11,12 @@ use tokio::sync::RwLock;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Cmd, Pipeline, Value};
+use crate::config::RedisConfig;
 use crate::connection::{Connection, Link};
 use crate::entry;
 use crate::error::{Failure, again};
 use crate::reply;
+use crate::writing::Writing;
 
 /// How many events go to the server in one go, and how many of these chunks are out at once: so
 /// many that the server always has the next one, by measurement.
@@ -31,6 +33,7 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// [`Unknown`](Outcome::Unknown).
 pub struct RedisPublisher {
     link: Link,
+    writing: Writing,
     delivery_deadline: Duration,
     closed: AtomicBool,
     /// Read by publishes that are going on, written by a flush that waits for them.
@@ -38,13 +41,14 @@ pub struct RedisPublisher {
 }
 
 impl RedisPublisher {
-    pub(crate) async fn connect(client: &Client, delivery_deadline: Duration) -> Result<Self> {
+    pub(crate) async fn connect(client: &Client, config: &RedisConfig) -> Result<Self> {
         let link = Link::new(client.clone(), None);
         link.connection(Instant::now() + client.connect_deadline())
             .await?;
         Ok(Self {
             link,
-            delivery_deadline,
+            writing: Writing::new(config),
+            delivery_deadline: config.delivery_deadline,
             closed: AtomicBool::new(false),
             going_on: RwLock::new(()),
         })
@@ -71,7 +75,7 @@ impl RedisPublisher {
             {
                 outcomes.extend(self.outcomes(chunk).await);
             }
-            let (pipeline, count) = encode(rest, &mut scratch);
+            let (pipeline, count) = encode(rest, &self.writing, &mut scratch);
             let (events, behind) = rest.split_at(count);
             waiting.push_back(Chunk::send(connection.clone(), pipeline, events, deadline).await);
             rest = behind;
@@ -243,7 +247,7 @@ impl<'a> Chunk<'a> {
 }
 
 /// As many events as make a chunk, at least one, as commands.
-fn encode(events: &[Outgoing], scratch: &mut Vec<u8>) -> (Pipeline, usize) {
+fn encode(events: &[Outgoing], writing: &Writing, scratch: &mut Vec<u8>) -> (Pipeline, usize) {
     let mut pipeline = Pipeline::with_capacity(events.len().min(CHUNK));
     let mut bytes = 0;
     for event in events.iter().take(CHUNK) {
@@ -251,7 +255,7 @@ fn encode(events: &[Outgoing], scratch: &mut Vec<u8>) -> (Pipeline, usize) {
             break;
         }
         bytes += event.size();
-        pipeline.add_command(entry::append(event, scratch));
+        pipeline.add_command(entry::append(event, writing, scratch));
     }
     let count = pipeline.len();
     (pipeline, count)

@@ -73,7 +73,7 @@ impl Transport for RedisTransport {
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {
-        RedisPublisher::connect(&self.client, self.config.delivery_deadline).await
+        RedisPublisher::connect(&self.client, &self.config).await
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<RedisSubscriber> {

@@ -26,7 +26,13 @@ fn headers(headers: &[(&str, Option<&str>)]) -> Headers {
 
 /// The fields that are written, as text.
 fn written(outgoing: &Outgoing) -> Vec<(String, String)> {
-    let command = append(outgoing, &mut Vec::new());
+    written_as(Format::Default, outgoing)
+}
+
+fn written_as(format: Format, outgoing: &Outgoing) -> Vec<(String, String)> {
+    let mut writing = Writing::default();
+    writing.format = format;
+    let command = append(outgoing, &writing, &mut Vec::new());
     let arguments: Vec<String> = command
         .args_iter()
         .map(|argument| match argument {
@@ -50,7 +56,11 @@ fn values(fields: &[(&str, &str)]) -> Vec<Value> {
 }
 
 fn read_back(outgoing: &Outgoing) -> Read {
-    let fields = written(outgoing);
+    read_back_as(Format::Default, outgoing)
+}
+
+fn read_back_as(format: Format, outgoing: &Outgoing) -> Read {
+    let fields = written_as(format, outgoing);
     let fields: Vec<_> = fields
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -86,6 +96,70 @@ fn an_event_is_two_fields_and_one_for_each_header() {
     let read = read_back(&outgoing);
     assert_eq!(read.content.ok(), Some(event()));
     assert_eq!(read.headers, extra);
+}
+
+#[test]
+fn as_fields_an_event_has_one_for_each_attribute() {
+    let extra = headers(&[
+        ("trace", Some("t")),
+        ("ce_id", Some("other")),
+        ("null", None),
+    ]);
+    let outgoing = Outgoing::new(topic(), event()).with_headers(extra.clone());
+    let expected = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "1"),
+        ("ce_source", "accounts"),
+        ("ce_type", "user.created"),
+        ("content-type", "application/json"),
+        ("ce_partitionkey", "u-1"),
+        ("data", "{\"n\":1}"),
+        ("h:trace", "t"),
+        ("h:ce_id", "other"),
+        ("n:null", ""),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(written_as(Format::Fields, &outgoing), expected);
+    let read = read_back_as(Format::Fields, &outgoing);
+    assert_eq!(read.content.ok(), Some(event()));
+    assert_eq!(read.headers, extra);
+}
+
+#[test]
+fn an_event_that_holds_an_event_comes_back_as_itself() {
+    for format in [Format::Default, Format::Fields] {
+        let inner = Event::builder("forwarded").source("s").id("2");
+        let inner = inner.content_type("Application/CloudEvents+json").data(CE);
+        let outer = inner.build().unwrap();
+        let read = read_back_as(format, &Outgoing::new(topic(), outer.clone()));
+        assert_eq!(read.content.ok(), Some(outer), "{format:?}");
+    }
+}
+
+#[test]
+fn plainly_an_event_is_its_data_and_its_key() {
+    let extra = headers(&[("trace", Some("t"))]);
+    let outgoing = Outgoing::new(topic(), event()).with_headers(extra);
+    let expected = [("k:", "u-1"), ("data", "{\"n\":1}")];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(written_as(Format::Plain, &outgoing), expected);
+    let (record, error) = read_back_as(Format::Plain, &outgoing).content.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    let (key, data) = (Some("u-1".into()), Some("{\"n\":1}".into()));
+    assert_eq!(record, RawRecord::new(key, Headers::new(), data));
+
+    let empty = Event::builder("t").source("s").build().unwrap();
+    let read = read_back_as(Format::Plain, &Outgoing::new(topic(), empty));
+    assert_eq!(read.content.unwrap_err().0, RawRecord::default());
+}
+
+#[test]
+fn a_raw_record_is_written_as_it_is_in_every_format() {
+    let record = RawRecord::new(Some("k".into()), headers(&[("a", Some("1"))]), None);
+    let outgoing = Outgoing::raw(topic(), record).with_headers(headers(&[("b", Some("2"))]));
+    for format in [Format::Fields, Format::Plain] {
+        assert_eq!(written_as(format, &outgoing), written(&outgoing));
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ async fn a_url_that_can_not_be_used_is_a_config_error_that_hides_it() {
         "localhost",
         "http://user:secret@host",
         "redis://:secret@host:port",
-        "rediss://:secret@host",
+        "rediss://:secret@host:port",
     ] {
         let error = refused(url.to_owned()).await;
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");

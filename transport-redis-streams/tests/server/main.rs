@@ -9,6 +9,12 @@ mod disruption;
 #[cfg(test)]
 mod entries;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
+mod securing;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod writing;
