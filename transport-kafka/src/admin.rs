@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use crate::asking::{self, Asking, Partition};
+use crate::asking::{self, Asking, OffThread, Partition};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
@@ -91,14 +91,13 @@ impl KafkaAdmin {
         settings.set_log_level(RDKafkaLogLevel::Emerg);
         let client = AdminClient::<DefaultClientContext>::from_config(&settings)
             .map_err(|error| self.origin.client(OPERATION, error))?;
+        let client = OffThread::new(client);
         let within = self.config.operation_deadline;
         let options = AdminOptions::new()
             .request_timeout(Some(within))
             .operation_timeout(Some(within));
         let new: Vec<_> = topics.iter().map(new_topic).collect();
         let results = client.create_topics(&new, &options).await;
-        // Taking it down waits for its threads. A runtime that shuts down does it here.
-        spawn_blocking(move || drop(client));
         for result in results.map_err(|error| self.origin.client(OPERATION, error))? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}

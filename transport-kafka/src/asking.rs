@@ -1,5 +1,6 @@
 //! Questions to the brokers that need no group: topics, partitions, where they begin and end.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ pub(crate) type Partition = (String, i32);
 ///
 /// It is a consumer without a group: a producer's questions may create the topic asked for.
 pub(crate) struct Asking {
-    client: Option<BaseConsumer<LastError>>,
+    client: OffThread<BaseConsumer<LastError>>,
     last_error: Arc<Mutex<Option<String>>>,
 }
 
@@ -43,14 +44,14 @@ impl Asking {
         let last_error = Arc::new(Mutex::new(None));
         let context = LastError(Arc::clone(&last_error));
         Ok(Self {
-            client: Some(BaseConsumer::from_config_and_context(&client, context)?),
+            client: OffThread::new(BaseConsumer::from_config_and_context(&client, context)?),
             last_error,
         })
     }
 
     /// Waits until a broker has answered, or returns the reason the client gave last.
     pub(crate) fn reach(&self, within: Duration) -> Result<(), Option<String>> {
-        if self.client().client().fetch_cluster_id(within).is_some() {
+        if self.client.client().fetch_cluster_id(within).is_some() {
             return Ok(());
         }
         self.drain();
@@ -62,7 +63,7 @@ impl Asking {
         self.drain();
         // A topic that every cluster with groups has, and that no question can create.
         let metadata = self
-            .client()
+            .client
             .fetch_metadata(Some("__consumer_offsets"), within)?;
         match metadata.brokers().is_empty() {
             true => Err(failed(RDKafkaErrorCode::AllBrokersDown)),
@@ -73,7 +74,7 @@ impl Asking {
     /// The number of a topic's partitions, or `None` if it does not exist.
     pub(crate) fn partitions(&self, topic: &str, within: Duration) -> KafkaResult<Option<i32>> {
         self.drain();
-        partitions(self.client(), topic, within)
+        partitions(&self.client, topic, within)
     }
 
     /// Where partitions begin (`Offset::Beginning`) or end (`Offset::End`).
@@ -84,23 +85,37 @@ impl Asking {
         within: Duration,
     ) -> KafkaResult<Vec<i64>> {
         self.drain();
-        offsets(self.client(), partitions, at, within)
+        offsets(&self.client, partitions, at, within)
     }
 
     /// Takes what the client wants to tell, so that it does not pile up.
     fn drain(&self) {
-        while self.client().poll(Duration::ZERO).is_some() {}
-    }
-
-    fn client(&self) -> &BaseConsumer<LastError> {
-        self.client.as_ref().expect("taken in `drop` alone")
+        while self.client.poll(Duration::ZERO).is_some() {}
     }
 }
 
-impl Drop for Asking {
+/// A client that is taken down on a thread of its own: that waits for the client's threads, and
+/// must not hold up a runtime.
+pub(crate) struct OffThread<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> OffThread<T> {
+    pub(crate) fn new(client: T) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl<T: Send + 'static> Deref for OffThread<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("taken in `drop` alone")
+    }
+}
+
+impl<T: Send + 'static> Drop for OffThread<T> {
     fn drop(&mut self) {
-        let client = self.client.take();
-        // Taking a client down waits for its threads. If no thread can be had it waits here.
+        let client = self.0.take();
+        // If no thread can be had it is taken down here.
         let thread = thread::Builder::new().name("polybus-kafka-down".to_owned());
         let _ = thread.spawn(move || drop(client));
     }

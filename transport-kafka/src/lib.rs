@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod factory;
 mod publisher;
+mod settle;
 mod subscriber;
 mod transport;
 
@@ -14,5 +15,6 @@ pub use admin::KafkaAdmin;
 pub use config::{KafkaConfig, Property};
 pub use factory::KafkaFactory;
 pub use publisher::KafkaPublisher;
-pub use subscriber::{KafkaSettler, KafkaSubscriber};
+pub use settle::KafkaSettler;
+pub use subscriber::KafkaSubscriber;
 pub use transport::KafkaTransport;

@@ -152,6 +152,49 @@ async fn events_flow_over_a_broker_that_is_killed() {
     member.close(deadline()).await.unwrap();
 }
 
+/// The group gives a member up that it has not heard of for the session timeout, here because
+/// the broker was away itself. What was settled by then was settled.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_settled_while_the_broker_was_away_does_not_come_again() {
+    let server = KafkaServer::start().await.unwrap();
+    let mut config = config(&server);
+    config.commit_interval = Duration::from_secs(3600);
+    let kafka = KafkaTransport::connect(config).await.unwrap();
+    let topic = topic(&kafka, 1).await;
+    let group = unique_name("group");
+    let publisher = kafka.publisher().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 0..10, 1)).await;
+    let mut member = join(&kafka, &group, &topic).await;
+    let settler = member.settler();
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 10 {
+        deliveries.extend(recv(&mut member, 10).await);
+    }
+    server.kill().await.unwrap();
+    // All but the last one.
+    let done = deliveries[..9].iter().map(|d| (d.token(), Settlement::Ack));
+    for result in settler.settle(&done.collect::<Vec<_>>()).await {
+        result.unwrap();
+    }
+    let end = deadline();
+    while settler.is_current(deliveries[9].token()) {
+        assert!(Instant::now() < end, "the partition is never lost");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.restart().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 10..11, 1)).await;
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        match timeout(PATIENCE, member.recv(10)).await.unwrap() {
+            Ok(came) => ids.extend(came.iter().map(|d| d.event().unwrap().id().to_owned())),
+            Err(error) => assert!(error.retryable(), "{error}"),
+        }
+    }
+    assert_eq!(ids, ["9", "10"]);
+    let lag = kafka.admin().lag(&group, &[topic]).await.unwrap();
+    assert_eq!(lag[0].waiting, 2, "written on its return");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_answer_the_outcome_is_unknown_within_the_deadline() {
     let server = KafkaServer::start().await.unwrap();

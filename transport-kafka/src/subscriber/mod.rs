@@ -14,16 +14,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use polybus_core::transport::{AckToken, Delivery, Settlement, Settler, Subscriber, Subscription};
+use polybus_core::transport::{Delivery, Subscriber, Subscription};
 use polybus_core::{ErrorKind, Result, Text};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::member::Plan;
-use self::shared::{Limits, Received, Shared};
+pub(crate) use self::shared::Shared;
+use self::shared::{Limits, Received};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::settle::KafkaSettler;
 
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,16 +45,6 @@ pub struct KafkaSubscriber {
     origin: Origin,
     left: Option<oneshot::Receiver<Result<()>>>,
     ended: Option<oneshot::Receiver<()>>,
-}
-
-/// Settles what a [`KafkaSubscriber`] delivered.
-///
-/// `Ok` is recorded in memory; the position is written to the server every `commit_interval`,
-/// when a partition is handed over, and at [`close`](Subscriber::close).
-#[derive(Debug, Clone)]
-pub struct KafkaSettler {
-    shared: Arc<Shared>,
-    origin: Origin,
 }
 
 impl KafkaSubscriber {
@@ -132,10 +124,7 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn settler(&self) -> KafkaSettler {
-        KafkaSettler {
-            shared: Arc::clone(&self.shared),
-            origin: self.origin.clone(),
-        }
+        KafkaSettler::new(Arc::clone(&self.shared), self.origin.clone())
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {
@@ -166,26 +155,5 @@ impl Drop for KafkaSubscriber {
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + DROPPED_DEADLINE;
         self.shared.order_to_leave(deadline);
-    }
-}
-
-impl Settler for KafkaSettler {
-    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
-        let settled = self.shared.settle(batch).into_iter();
-        let results = settled.map(|result| {
-            result.map_err(|stale| {
-                let why = "the delivery belongs to another member by now";
-                let error = self.origin.error("settle", ErrorKind::Stale, why);
-                match stale.topic {
-                    Some(topic) => error.with_topic(topic.name()),
-                    None => error,
-                }
-            })
-        });
-        results.collect()
-    }
-
-    fn is_current(&self, token: AckToken) -> bool {
-        self.shared.is_current(token)
     }
 }

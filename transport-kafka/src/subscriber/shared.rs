@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// What is ready to be received, what was delivered, and what the thread is to do.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
     limits: Limits,
     /// Told when there is something to receive.
@@ -86,8 +86,8 @@ pub(super) enum Received {
 }
 
 /// Why a delivery can't be settled: it belongs to another member by now.
-pub(super) struct NotOwned {
-    pub(super) topic: Option<Topic>,
+pub(crate) struct NotOwned {
+    pub(crate) topic: Option<Topic>,
 }
 
 impl Shared {
@@ -152,7 +152,7 @@ impl Shared {
         Received::Deliveries(deliveries)
     }
 
-    pub(super) fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<(), NotOwned>> {
+    pub(crate) fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<(), NotOwned>> {
         let mut state = self.state();
         let results = batch
             .iter()
@@ -166,7 +166,7 @@ impl Shared {
         results
     }
 
-    pub(super) fn is_current(&self, token: AckToken) -> bool {
+    pub(crate) fn is_current(&self, token: AckToken) -> bool {
         let state = self.state();
         let source = state.sources.get(token.source as usize);
         source.is_some_and(|source| source.watermark.epoch() == token.epoch && !source.revoking)

@@ -1,0 +1,46 @@
+//! Settling: in any order, recorded in memory, written to the server as positions.
+
+use std::sync::Arc;
+
+use polybus_core::transport::{AckToken, Settlement, Settler};
+use polybus_core::{ErrorKind, Result};
+
+use crate::error::Origin;
+use crate::subscriber::Shared;
+
+/// Settles what a [`KafkaSubscriber`](crate::KafkaSubscriber) delivered.
+///
+/// `Ok` is recorded in memory; the position is written to the server every `commit_interval`,
+/// when a partition is handed over, and when the subscriber is closed.
+#[derive(Debug, Clone)]
+pub struct KafkaSettler {
+    shared: Arc<Shared>,
+    origin: Origin,
+}
+
+impl KafkaSettler {
+    pub(crate) fn new(shared: Arc<Shared>, origin: Origin) -> Self {
+        Self { shared, origin }
+    }
+}
+
+impl Settler for KafkaSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        let settled = self.shared.settle(batch).into_iter();
+        let results = settled.map(|result| {
+            result.map_err(|stale| {
+                let why = "the delivery belongs to another member by now";
+                let error = self.origin.error("settle", ErrorKind::Stale, why);
+                match stale.topic {
+                    Some(topic) => error.with_topic(topic.name()),
+                    None => error,
+                }
+            })
+        });
+        results.collect()
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        self.shared.is_current(token)
+    }
+}
