@@ -183,7 +183,7 @@ fn a_declaration_may_come_from_a_macro() {
 /// The derive must not depend on what names mean where it stands.
 mod hostile {
     #![no_implicit_prelude]
-    #![allow(dead_code)]
+    #![allow(dead_code, reason = "the types are there to be derived on")]
 
     pub(crate) enum Option {}
     pub(crate) struct Text;
