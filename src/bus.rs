@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::{join_all, select_all};
+use futures::future::join_all;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::builder::BusBuilder;
 use crate::config::Config;
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
+    /// Cancelled when a subscription ends, whenever it was started.
+    pub(crate) any_ended: CancellationToken,
     closed: AtomicBool,
 }
 
@@ -80,6 +83,7 @@ impl Bus {
             transports,
             observer,
             subscriptions: Mutex::default(),
+            any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),
         };
         Self {
@@ -140,7 +144,7 @@ impl Bus {
         self.warn_of_unused_settings();
         tokio::select! {
             () = shutdown => {}
-            () = self.any_subscription_ended() => {}
+            () = self.inner.any_ended.cancelled() => {}
         }
         let report = self
             .close(self.inner.config.service.shutdown_deadline)
@@ -249,19 +253,6 @@ impl Bus {
             .subscriptions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until a subscription ends by itself; forever if there is none.
-    async fn any_subscription_ended(&self) {
-        let ends: Vec<_> = self
-            .subscriptions()
-            .iter()
-            .map(|task| Box::pin(task.ended()))
-            .collect();
-        if ends.is_empty() {
-            return std::future::pending().await;
-        }
-        select_all(ends).await;
     }
 }
 

@@ -192,10 +192,11 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         };
         let shutdown = Shutdown::new();
         let ended = CancellationToken::new();
-        let guard = ended.clone().drop_guard();
+        let any_ended = self.bus.inner.any_ended.clone();
+        let guards = (ended.clone().drop_guard(), any_ended.drop_guard());
         let running = consumer.run(shutdown.clone());
         let task = tokio::spawn(async move {
-            let _guard = guard;
+            let _guards = guards;
             running.await
         });
         let handle = Subscription {
@@ -355,10 +356,6 @@ impl SubscriptionTask {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.handle.ended.is_cancelled()
-    }
-
-    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
-        self.handle.ended.clone().cancelled_owned()
     }
 
     /// Waits for the end, which was asked for.

@@ -523,3 +523,17 @@ async fn a_subscription_that_discovers_topics_does_not_handle_its_own_dead_lette
     assert!(notes.try_recv().is_err(), "no dead letter was handled");
     assert_eq!(subscription.counts().dead_lettered, 2);
 }
+
+#[tokio::test]
+async fn a_subscription_that_is_started_later_and_fails_ends_the_run_too() {
+    async fn typed(_: Payload<UserCreated>) {}
+    let bus = bus("unhandled = \"stop\"").await;
+    let running = bus.clone();
+    let running = tokio::spawn(async move { running.run_until(std::future::pending()).await });
+    tokio::task::yield_now().await;
+    bus.subscribe("sub").on(typed).start().await.unwrap();
+    publish(&bus, "user.other", "k", "").await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+    let error = ended.expect("the run ends").unwrap().unwrap_err();
+    assert!(error.to_string().contains("user.other"), "{error}");
+}

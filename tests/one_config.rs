@@ -364,3 +364,19 @@ async fn members_of_a_group_share_the_events_of_both_servers() {
     };
     assert_eq!(distinct.len(), 800);
 }
+
+#[tokio::test]
+async fn a_test_bus_looks_on_at_real_servers_too() {
+    let place = Place::new().await;
+    let builder = Bus::builder().config(place.config.clone());
+    let bus = polybus::TestBus::on(builder).await.unwrap();
+    let handled = Handled::default();
+    subscribe(&bus, &handled).await;
+    publish(&bus, 5, 0..4).await;
+    bus.settle().await;
+    handled.assert_in_order(5, 0..4);
+    bus.published::<UserCreated>().assert_len(20);
+    bus.published::<DealStatusChanged>().assert_len(20);
+    bus.dead_letters().assert_empty();
+    bus.close("30s").await.unwrap().into_result().unwrap();
+}
