@@ -191,11 +191,6 @@ impl Bus {
         self.inner.closed.load(Ordering::Acquire)
     }
 
-    /// Keeps a subscription that runs.
-    pub(crate) fn adopt(&self, task: SubscriptionTask) {
-        self.subscriptions().push(task);
-    }
-
     /// Refuses a subscription that would take events from another one of this bus.
     pub(crate) fn check_group(
         &self,
@@ -203,10 +198,34 @@ impl Bus {
         group: &str,
         topics: &[(Text, Text)],
     ) -> Result<()> {
+        self.check_group_among(&self.subscriptions(), name, group, topics)
+    }
+
+    /// Starts a subscription and keeps it, unless the bus was closed or another one took its
+    /// group while it joined.
+    pub(crate) fn adopt(
+        &self,
+        name: &str,
+        group: &str,
+        topics: &[(Text, Text)],
+        start: impl FnOnce() -> SubscriptionTask,
+    ) -> Result<()> {
+        let mut subscriptions = self.subscriptions();
+        self.check_group_among(&subscriptions, name, group, topics)?;
+        subscriptions.push(start());
+        Ok(())
+    }
+
+    fn check_group_among(
+        &self,
+        subscriptions: &[SubscriptionTask],
+        name: &str,
+        group: &str,
+        topics: &[(Text, Text)],
+    ) -> Result<()> {
         if self.is_closed() {
             return Err(closed());
         }
-        let subscriptions = self.subscriptions();
         let running = subscriptions.iter().filter(|task| task.group() == group);
         for other in running {
             if let Some((transport, topic)) =

@@ -192,26 +192,27 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         };
         let shutdown = Shutdown::new();
         let ended = CancellationToken::new();
-        let any_ended = self.bus.inner.any_ended.clone();
-        let guards = (ended.clone().drop_guard(), any_ended.drop_guard());
-        let running = consumer.run(shutdown.clone());
-        let task = tokio::spawn(async move {
-            let _guards = guards;
-            running.await
-        });
         let handle = Subscription {
-            name: self.name,
-            group,
+            name: self.name.clone(),
+            group: group.clone(),
             counters,
             control,
-            shutdown,
-            ended,
+            shutdown: shutdown.clone(),
+            ended: ended.clone(),
         };
-        self.bus.adopt(SubscriptionTask {
-            handle: handle.clone(),
-            topics,
-            task: Task(task),
-        });
+        let any_ended = self.bus.inner.any_ended.clone();
+        self.bus.adopt(&self.name, &group, &topics, || {
+            let guards = (ended.drop_guard(), any_ended.drop_guard());
+            let task = tokio::spawn(async move {
+                let _guards = guards;
+                consumer.run(shutdown).await
+            });
+            SubscriptionTask {
+                handle: handle.clone(),
+                topics: topics.clone(),
+                task: Task(task),
+            }
+        })?;
         Ok(handle)
     }
 }

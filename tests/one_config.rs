@@ -380,3 +380,24 @@ async fn a_test_bus_looks_on_at_real_servers_too() {
     bus.dead_letters().assert_empty();
     bus.close("30s").await.unwrap().into_result().unwrap();
 }
+
+#[tokio::test]
+async fn of_two_subscriptions_that_start_at_once_one_gets_the_group() {
+    let place = Place::new().await;
+    let bus = place.bus().await;
+    let start = |name: &'static str| {
+        let subscription = bus.subscribe(name).group(place.group.as_str());
+        subscription.on_any(|| async {}).start()
+    };
+    let (first, second) = tokio::join!(start("deal-watch"), start("another"));
+    assert_eq!(
+        [first.is_ok(), second.is_ok()]
+            .iter()
+            .filter(|ok| **ok)
+            .count(),
+        1
+    );
+    let refused = first.err().or(second.err()).unwrap();
+    assert_eq!(refused.kind(), polybus::ErrorKind::Config, "{refused}");
+    bus.close("30s").await.unwrap().into_result().unwrap();
+}
