@@ -52,6 +52,8 @@
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `full` | all of them |
 
+#![forbid(unsafe_code)]
+
 mod builder;
 mod bus;
 mod failed;

@@ -10,6 +10,8 @@
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`Error`] is the one error type.
 
+#![forbid(unsafe_code)]
+
 #[doc(hidden)]
 pub mod __private;
 mod backoff;

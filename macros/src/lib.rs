@@ -1,5 +1,7 @@
 //! The derive macro of polybus. Use it as `polybus::Event`.
 
+#![forbid(unsafe_code)]
+
 mod attribute;
 mod expand;
 mod field;

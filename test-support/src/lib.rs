@@ -37,6 +37,8 @@
 //! the test process is gone the pipe closes, and the watchdog kills the server and removes its
 //! directory. Needs a Unix system.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod certificates;
 mod choice;

@@ -9,10 +9,10 @@ use std::fmt::{self, Write as _};
 
 use bytes::Bytes;
 
-use crate::event::extensions;
+use crate::event::{self, extensions};
 use crate::text::format_text;
 use crate::transport::Headers;
-use crate::{Error, ErrorKind, Event, EventBuilder, ExtensionValue, Result, Text, Timestamp};
+use crate::{Error, ErrorKind, Event, ExtensionValue, Result, Text, Timestamp};
 
 /// What the name of an attribute's header starts with. Read without regard to case.
 pub const PREFIX: &str = "ce_";
@@ -138,7 +138,8 @@ struct Attributes<'a> {
     time: Option<&'a str>,
     content_type: Option<&'a str>,
     partition_key: Option<&'a str>,
-    extensions: Vec<(Text, &'a str)>,
+    data_version: Option<&'a str>,
+    extensions: Vec<(Text, ExtensionValue)>,
 }
 
 impl<'a> Attributes<'a> {
@@ -168,6 +169,7 @@ impl<'a> Attributes<'a> {
             "time" => set(&mut self.time, header, value),
             "datacontenttype" => set(&mut self.content_type, header, value),
             extensions::PARTITION_KEY => set(&mut self.partition_key, header, value),
+            extensions::DATA_VERSION => set(&mut self.data_version, header, value),
             name => self.take_extension(name, header, value),
         }
     }
@@ -180,7 +182,8 @@ impl<'a> Attributes<'a> {
         if name.is_empty() || name == "data" || !spelled || known {
             return Ok(false);
         }
-        self.extensions.push((name.into(), text(header, value)?));
+        self.extensions
+            .push((name.into(), text(header, value)?.into()));
         Ok(true)
     }
 
@@ -195,38 +198,20 @@ impl<'a> Attributes<'a> {
                 "CloudEvents of version `{version}` are not read, only of 1.0"
             )));
         }
-        let mut builder = Event::builder(required("type", self.event_type)?)
-            .id(required("id", self.id)?)
-            .source(required("source", self.source)?);
-        builder = match self.time {
-            Some(time) => builder.time(parse_time(time)?),
-            None => builder.without_time(),
+        let key = key.filter(|key| self.subject != Some(key));
+        let attributes = event::Attributes {
+            event_type: required("type", self.event_type)?.into(),
+            source: required("source", self.source)?.into(),
+            subject: self.subject.map(Text::from),
+            time: self.time.map(parse_time).transpose()?,
+            content_type: self.content_type.map(Text::from),
+            schema: self.schema.map(Text::from),
+            partition_key: self.partition_key.or(key).map(Text::from),
+            data_version: self.data_version.map(Text::from),
+            extensions: self.extensions,
         };
-        for (value, apply) in [
-            (self.subject, EventBuilder::subject as fn(_, Text) -> _),
-            (self.schema, EventBuilder::schema),
-            (self.content_type, EventBuilder::content_type),
-            (self.partition_key, EventBuilder::key),
-        ] {
-            if let Some(value) = value {
-                builder = apply(builder, value.into());
-            }
-        }
-        if let Some(key) = key
-            && self.partition_key.is_none()
-            && self.subject != Some(key)
-        {
-            builder = builder.key(key);
-        }
-        for (name, value) in self.extensions {
-            builder = builder.extension(name, value);
-        }
-        if let Some(data) = data {
-            builder = builder.data(data);
-        }
-        builder
-            .build()
-            .map_err(|error| undecodable(error.message()).with_source(error))
+        let id = required("id", self.id)?.into();
+        Ok(Event::received(id, attributes, data))
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::EventBuilder;
 
 type Record = Vec<(String, Option<Vec<u8>>)>;
 

@@ -66,21 +66,27 @@ struct Head {
 /// The attributes but for the id. `partitionkey` and `dataversion`, which typed events always
 /// carry, have fields of their own, so that the usual event needs no list of extensions.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Attributes {
-    source: Text,
-    event_type: Text,
-    subject: Option<Text>,
-    time: Option<Timestamp>,
-    content_type: Option<Text>,
-    schema: Option<Text>,
-    partition_key: Option<Text>,
-    data_version: Option<Text>,
-    extensions: Vec<(Text, ExtensionValue)>,
+pub(crate) struct Attributes {
+    pub(crate) source: Text,
+    pub(crate) event_type: Text,
+    pub(crate) subject: Option<Text>,
+    pub(crate) time: Option<Timestamp>,
+    pub(crate) content_type: Option<Text>,
+    pub(crate) schema: Option<Text>,
+    pub(crate) partition_key: Option<Text>,
+    pub(crate) data_version: Option<Text>,
+    pub(crate) extensions: Vec<(Text, ExtensionValue)>,
 }
 
 impl Event {
     /// The version of the CloudEvents specification that events follow.
     pub const SPEC_VERSION: &'static str = "1.0";
+
+    /// An event as it was received. What every event has was checked, and is not empty.
+    pub(crate) fn received(id: EventId, attributes: Attributes, data: Option<Bytes>) -> Self {
+        let head = Arc::new(Head { id, attributes });
+        Self { head, data }
+    }
 
     /// Starts an event of a type.
     pub fn builder(event_type: impl Into<Text>) -> EventBuilder {

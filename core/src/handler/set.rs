@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
+
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
 use crate::pattern::PatternMap;
@@ -11,7 +13,7 @@ pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, usize>,
+    by_type: HashMap<&'static str, usize, RandomState>,
     handlers: Vec<Registered>,
 }
 
@@ -104,7 +106,7 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let by_type: HashMap<_, _> = self.types.iter().copied().collect();
+        let by_type: HashMap<_, _, _> = self.types.iter().copied().collect();
         let types = self
             .types
             .into_iter()

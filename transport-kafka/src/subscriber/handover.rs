@@ -16,6 +16,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::context::{Rebalance, assign, unassign};
 use super::member::Member;
+use super::queue::Queue;
 use super::reading::{Owned, Records};
 use super::start;
 use crate::asking::Partition;
@@ -115,12 +116,10 @@ impl Member {
         // An older queue of the same partition would take the new one's wake-up with it.
         self.owned
             .retain(|o| o.records.partition != partition || o.records.topic.name() != topic);
-        let Some(mut queue) = self.consumer.split_partition_queue(topic, partition) else {
+        let Some(queue) = Queue::new(&self.consumer, topic, partition, &self.plan.shared) else {
             tracing::error!(topic, partition, "the client has no queue for a partition");
             return;
         };
-        let shared = std::sync::Arc::clone(&self.plan.shared);
-        queue.set_nonempty_callback(move || shared.wake_thread());
         let topics = &self.plan.subscription.topics;
         let known = topics.iter().find(|known| known.name() == topic).cloned();
         let topic = known.unwrap_or_else(|| Topic::new(topic));

@@ -1,7 +1,7 @@
 //! The thread of a subscriber: the only one that polls the client.
 //!
-//! Each partition has a queue of its own in the client. The thread empties them into the
-//! subscriber's queue as long as that has room, and polls the client's main queue always: so a
+//! Each partition has a queue of its own in the client. The thread empties them, by batches, into
+//! the subscriber's queue as long as that has room, and polls the client's main queue always: so a
 //! reader that pauses holds up neither the heartbeat nor a rebalance, and nothing has to be
 //! paused in the client, which would throw away what it has read ahead.
 
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::committer::Committer;
 use super::context::Events;
+use super::decode::Values;
 use super::handover::{Handover, Unwritten};
 use super::reading::Owned;
 use super::shared::{Orders, Shared};
@@ -31,7 +32,7 @@ use crate::error::{Origin, is_stale};
 
 /// The longest the thread sleeps. Whatever there is to do wakes it; this bounds what a lost
 /// wake-up could cost.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// How long to wait for a share that may be empty without a word. A member gets what is free
 /// with the group's first answer, some milliseconds after it asked.
@@ -55,7 +56,7 @@ pub(super) struct Plan {
 
 /// A member of a group.
 pub(super) struct Member {
-    // The queues keep the client; it goes last, on this thread.
+    // The queues keep the client, as their records need it; it goes last, on this thread.
     pub(super) owned: Vec<Owned>,
     pub(super) consumer: Arc<BaseConsumer<Events>>,
     pub(super) plan: Plan,
@@ -76,6 +77,9 @@ pub(super) struct Member {
     pub(super) brokers_away: bool,
     pub(super) missing_since: Option<Instant>,
     pub(super) first_turn: usize,
+    /// When every queue is looked into, whatever the client said of it.
+    pub(super) next_look: Instant,
+    pub(super) values: Values,
     pub(super) batch: Vec<Delivery>,
 }
 
@@ -154,6 +158,8 @@ impl Member {
             brokers_away: false,
             missing_since: None,
             first_turn: 0,
+            next_look: Instant::now(),
+            values: Values::default(),
             batch: Vec::new(),
         })
     }

@@ -6,6 +6,7 @@ mod context;
 mod decode;
 mod handover;
 mod member;
+mod queue;
 mod reading;
 mod shared;
 mod start;

@@ -1,16 +1,17 @@
 //! Reading: from the client's queues into the subscriber's.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use polybus_core::transport::{AckToken, Delivery};
 use polybus_core::{ErrorKind, Topic};
-use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::Message;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::BorrowedMessage;
 
-use super::context::Events;
-use super::decode;
-use super::member::Member;
+use super::decode::{self, Values};
+use super::member::{LONGEST_SLEEP, Member};
+use super::queue::{Queue, Record};
+use super::shared::Room;
 use crate::client::TOPIC_APPEARS_WITHIN;
 use crate::error::{Origin, code_of};
 
@@ -19,7 +20,7 @@ const TURN: usize = 500;
 
 /// A partition that is this member's.
 pub(super) struct Owned {
-    pub(super) queue: PartitionQueue<Events>,
+    pub(super) queue: Queue,
     pub(super) records: Records,
     /// The position that the server has of it, as far as this member has written it.
     pub(super) committed: Option<u64>,
@@ -38,20 +39,25 @@ pub(super) struct Records {
 impl Records {
     /// The delivery for a record; `None` if it came before. The client repeats records where a
     /// rebalance pauses the partition at the wrong moment.
-    fn delivery(&mut self, message: &BorrowedMessage<'_>, origin: &Origin) -> Option<Delivery> {
-        if message.offset() < self.next {
+    fn delivery(
+        &mut self,
+        record: Record<'_>,
+        values: &mut Values,
+        origin: &Origin,
+    ) -> Option<Delivery> {
+        let offset = record.offset();
+        if offset < self.next {
             tracing::debug!(
                 topic = self.topic.name(),
                 partition = self.partition,
-                offset = message.offset(),
+                offset,
                 "a record came twice and is passed over"
             );
             return None;
         }
-        self.next = message.offset() + 1;
-        let id = [message.offset().unsigned_abs(), 0];
-        let token = AckToken::new(self.source, self.epoch, id);
-        Some(decode::delivery(message, &self.topic, token, origin))
+        self.next = offset + 1;
+        let token = AckToken::new(self.source, self.epoch, [offset.unsigned_abs(), 0]);
+        Some(decode::delivery(record, &self.topic, token, values, origin))
     }
 }
 
@@ -59,40 +65,17 @@ impl Member {
     /// Reads from the partitions while there is room, each in its turn. Returns whether there
     /// was anything.
     pub(super) fn read(&mut self) -> bool {
+        self.look_again_if_due();
         let mut room = self.plan.shared.room();
         let mut read_some = false;
         for turn in 0..self.owned.len() {
-            let index = (self.first_turn + turn) % self.owned.len();
             if room.events == 0 || room.bytes == 0 {
                 break;
             }
-            let Owned { queue, records, .. } = &mut self.owned[index];
-            if !self.plan.shared.may_read(records.source) {
-                continue;
-            }
-            let mut error = None;
-            for _ in 0..TURN.min(room.events) {
-                match queue.poll(Duration::ZERO) {
-                    Some(Ok(message)) => {
-                        read_some = true;
-                        if let Some(delivery) = records.delivery(&message, &self.plan.origin) {
-                            room.events -= 1;
-                            room.bytes = room.bytes.saturating_sub(delivery.size() as u64);
-                            self.batch.push(delivery);
-                        }
-                        if room.bytes == 0 {
-                            break;
-                        }
-                    }
-                    Some(Err(found)) => {
-                        error = Some(found);
-                        break;
-                    }
-                    None => break,
-                }
-            }
-            if let Some(error) = error {
-                self.fail(&error);
+            let index = (self.first_turn + turn) % self.owned.len();
+            let source = self.owned[index].records.source;
+            if self.plan.shared.may_read(source) {
+                read_some |= self.read_partition(index, &mut room);
             }
         }
         self.first_turn = self.first_turn.wrapping_add(1);
@@ -104,13 +87,57 @@ impl Member {
         read_some
     }
 
+    /// Reads a turn of one partition. Returns whether there was anything.
+    fn read_partition(&mut self, index: usize, room: &mut Room) -> bool {
+        let Owned { queue, records, .. } = &mut self.owned[index];
+        let mut read_some = false;
+        let mut error = None;
+        for _ in 0..TURN.min(room.events) {
+            let Some(record) = queue.next() else {
+                break;
+            };
+            error = record.error();
+            if error.is_some() {
+                break;
+            }
+            read_some = true;
+            if let Some(delivery) = records.delivery(record, &mut self.values, &self.plan.origin) {
+                room.events -= 1;
+                room.bytes = room.bytes.saturating_sub(delivery.size() as u64);
+                self.batch.push(delivery);
+            }
+            if room.bytes == 0 {
+                break;
+            }
+        }
+        if let Some(code) = error {
+            self.fail(&KafkaError::MessageConsumption(code));
+        }
+        read_some
+    }
+
+    /// Looks into every queue now and then, whatever the client said of it: this bounds what a
+    /// lost wake-up could cost.
+    fn look_again_if_due(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_look {
+            self.next_look = now + LONGEST_SLEEP;
+            self.owned.iter().for_each(|owned| owned.queue.look_again());
+        }
+    }
+
     /// Takes a record that came through the main queue, where none is expected.
     pub(super) fn take(&mut self, message: &BorrowedMessage<'_>) {
         let owner = self.owned.iter_mut().find(|owned| {
             owned.records.partition == message.partition()
                 && owned.records.topic.name() == message.topic()
         });
-        let delivery = owner.and_then(|o| o.records.delivery(message, &self.plan.origin));
+        let record = Record::of(message);
+        let delivery = owner.and_then(|owner| {
+            owner
+                .records
+                .delivery(record, &mut self.values, &self.plan.origin)
+        });
         self.batch.extend(delivery);
     }
 
