@@ -1,6 +1,6 @@
 use crate::bus::Bus;
 use crate::config::RouteConfig;
-use crate::transport::{Admin, Lag, TopicDescription, TopicSpec, Transport};
+use crate::transport::{Admin, Lag, Start, TopicDescription, TopicSpec, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// The topics of a bus. See [`Bus::topics`].
@@ -60,6 +60,37 @@ impl Topics {
     pub async fn lag(&self, transport: &str, group: &str, topic: impl Into<Topic>) -> Result<Lag> {
         let lag = self.admin(transport)?.lag(group, &[topic.into()]).await?;
         Ok(lag.into_iter().next().unwrap_or_default())
+    }
+
+    /// Moves a group to another place in a topic: back to handle events again, or ahead to skip
+    /// some. The subscription that joins next goes on from there, whatever its own `start` says.
+    ///
+    /// Only while the group has no members, in this process and in others. What it had received
+    /// and not settled is forgotten. Handlers get events again that they have handled: idempotent
+    /// ones are ready for that.
+    ///
+    /// ```
+    /// use polybus::{Start, Timestamp};
+    /// # async fn example(bus: polybus::Bus) -> polybus::Result<()> {
+    /// let yesterday: Timestamp = "2026-11-20T00:00:00Z".parse().expect("a point in time");
+    /// bus.topics().reset("kafka", "deal-watch", "deals", Start::time(yesterday)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no such transport; [`InUse`](ErrorKind::InUse)
+    /// while the group has members, and nothing was moved; [`Unsupported`](ErrorKind::Unsupported)
+    /// where the transport can't; those of the server.
+    pub async fn reset(
+        &self,
+        transport: &str,
+        group: &str,
+        topic: impl Into<Topic>,
+        to: Start,
+    ) -> Result<()> {
+        let admin = self.admin(transport)?;
+        admin.reset(group, &[topic.into()], to).await
     }
 
     fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {

@@ -30,6 +30,8 @@ pub(crate) enum Need {
     CreatesTopics,
     NoCreatesTopics,
     Discovery,
+    Reset,
+    NoReset,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -110,12 +112,14 @@ impl Need {
             Self::CreatesTopics => has.creates_topics,
             Self::NoCreatesTopics => !has.creates_topics,
             Self::Discovery => has.discovery,
+            Self::Reset => has.reset,
+            Self::NoReset => !has.reset,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
         let reason = || {
             Unsupported::because(match self {
-                Self::NoStartAtTime | Self::NoCreatesTopics => {
+                Self::NoStartAtTime | Self::NoCreatesTopics | Self::NoReset => {
                     format!("the case is for transports {self}")
                 }
                 _ => format!("the transport does not declare: {self}"),
@@ -138,6 +142,8 @@ impl fmt::Display for Need {
             Self::CreatesTopics => f.write_str("creates topics"),
             Self::NoCreatesTopics => f.write_str("that do not create topics by themselves"),
             Self::Discovery => f.write_str("discovery"),
+            Self::Reset => f.write_str("moving a group"),
+            Self::NoReset => f.write_str("that can't move a group"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

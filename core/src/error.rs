@@ -71,6 +71,8 @@ pub enum ErrorKind {
     Closed,
     /// An acknowledgement came after the event had been given to another member.
     Stale,
+    /// What was to be changed is at work: a group with members.
+    InUse,
     /// The transport can't do what was asked.
     Unsupported,
     /// The server or its client failed in another way.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polybus_core::transport::{Admin, Lag, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Lag, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -18,6 +18,7 @@ use crate::asking::{self, Asking, OffThread, Partition};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::subscriber::offset_of;
 
 /// Manages topics and reads their state.
 #[derive(Clone)]
@@ -44,6 +45,14 @@ impl KafkaAdmin {
             origin,
             asking,
         }
+    }
+
+    /// A client for a group's positions. It takes part in the group as little as a question can:
+    /// it never joins.
+    fn outsider(&self, group: &str) -> KafkaResult<BaseConsumer> {
+        let mut settings = client::reading(&self.config, &self.client_id, group);
+        settings.set_log_level(RDKafkaLogLevel::Emerg);
+        BaseConsumer::from_config(&settings)
     }
 
     /// Asks on a thread where it may block, for at most the operation deadline.
@@ -146,10 +155,7 @@ impl Admin for KafkaAdmin {
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
         let (group, topics) = (group.to_owned(), topics.to_vec());
         self.ask("lag", move |own, within| {
-            let mut settings = client::reading(&own.config, &own.client_id, &group);
-            settings.set_log_level(RDKafkaLogLevel::Emerg);
-            // Takes part in the group as little as a question can: it never joins.
-            let reader = BaseConsumer::from_config(&settings).map_err(|error| (None, error))?;
+            let reader = own.outsider(&group).map_err(|error| (None, error))?;
             let lags = topics.iter().map(|topic| {
                 lag(&own.asking, &reader, topic, within)
                     .map_err(|error| (Some(topic.name().to_owned()), error))
@@ -157,6 +163,30 @@ impl Admin for KafkaAdmin {
             lags.collect()
         })
         .await
+    }
+
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        let (name, topics) = (group.to_owned(), topics.to_vec());
+        let moved = self.ask("reset", move |own, within| {
+            let outsider = own.outsider(&name).map_err(|error| (None, error))?;
+            let mut positions = Vec::new();
+            for topic in &topics {
+                let starts = starts(&own.asking, topic, to, within);
+                positions.extend(starts.map_err(|error| (Some(topic.name().to_owned()), error))?);
+            }
+            asking::commit(&outsider, &positions, within).map_err(|error| (None, error))
+        });
+        moved.await.map_err(|error| match error.kind() {
+            // The brokers take positions from outside only where nobody is inside.
+            ErrorKind::Stale => {
+                let why = format!("the group `{group}` has members");
+                let in_use = self.origin.error("reset", ErrorKind::InUse, why);
+                in_use
+                    .with_note("stop its subscriptions first; one that was killed counts until its `session_timeout`")
+                    .with_source(error)
+            }
+            _ => error,
+        })
     }
 
     async fn health(&self) -> Result<()> {
@@ -249,6 +279,21 @@ fn lag(
         between(committed.unwrap_or(*begin).max(*begin), *end)
     });
     Ok(Lag::new(waiting.sum(), 0))
+}
+
+/// Where each partition of a topic has a start.
+fn starts(
+    asking: &Asking,
+    topic: &Topic,
+    start: Start,
+    within: Duration,
+) -> KafkaResult<Vec<(Partition, i64)>> {
+    let count = asking
+        .partitions(topic.name(), within)?
+        .ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic))?;
+    let partitions = all_of(topic.name(), count);
+    let offsets = asking.offsets(&partitions, offset_of(start), within)?;
+    Ok(partitions.into_iter().zip(offsets).collect())
 }
 
 fn between(begin: i64, end: i64) -> u64 {

@@ -9,7 +9,7 @@ use polybus_core::Text;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
@@ -235,6 +235,30 @@ pub(crate) fn committed<C: ConsumerContext>(
         })
     });
     positions.collect()
+}
+
+/// Writes the positions of a group, once.
+pub(crate) fn commit_once<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    positions: &[(Partition, i64)],
+) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for ((topic, partition), offset) in positions {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    client.commit(&list, CommitMode::Sync)
+}
+
+/// Writes the positions of a group, trying again where that may help.
+pub(crate) fn commit<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    positions: &[(Partition, i64)],
+    within: Duration,
+) -> KafkaResult<()> {
+    if positions.is_empty() {
+        return Ok(());
+    }
+    persistently(within, |_| commit_once(client, positions))
 }
 
 /// Asks again while the answer is one that passes.

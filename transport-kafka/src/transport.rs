@@ -88,6 +88,7 @@ impl Transport for KafkaTransport {
             .with_durable()
             .with_start_at_time()
             .with_discovery()
+            .with_reset()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {

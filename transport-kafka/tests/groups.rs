@@ -13,14 +13,14 @@ use polybus_core::topic::{TopicPart, TopicPattern};
 use polybus_core::transport::{
     Admin, Delivery, Settlement, Settler, Start, Subscriber, Subscription, TopicSpec, Transport,
 };
-use polybus_core::{ErrorKind, Topic};
+use polybus_core::{ErrorKind, Timestamp, Topic};
 use polybus_kafka::{KafkaPublisher, KafkaSubscriber, KafkaTransport};
 use polybus_test_support::{KafkaServer, unique_name};
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// A member that handles what it gets, at most a few at a time, until told to leave.
+/// A member that handles what it gets until told to leave.
 async fn work(
     mut member: KafkaSubscriber,
     counts: Arc<Mutex<Counts>>,
@@ -30,7 +30,7 @@ async fn work(
     let settler = member.settler();
     loop {
         let deliveries = tokio::select! {
-            deliveries = member.recv(50) => deliveries.unwrap(),
+            deliveries = member.recv(500) => deliveries.unwrap(),
             _ = &mut leave => break,
         };
         // What belongs to somebody else by now is given back unhandled.
@@ -93,30 +93,44 @@ impl Worker {
     }
 }
 
-/// Publishes at a steady rate until told to stop. Returns how many.
-async fn publish_until(publisher: KafkaPublisher, topic: Topic, stop: Arc<AtomicBool>) -> usize {
+/// How fast events are published while members come and go.
+#[derive(Clone, Copy)]
+enum Load {
+    /// About 10,000 a second: enough that something is always under way.
+    Steady,
+    /// As fast as the broker takes them: members are always behind, every queue is full.
+    Full,
+}
+
+/// Publishes until told to stop. Returns how many.
+async fn publish_until(
+    publisher: KafkaPublisher,
+    topic: Topic,
+    load: Load,
+    stop: Arc<AtomicBool>,
+) -> usize {
     let mut published = 0;
+    let (batch, pause) = match load {
+        Load::Steady => (100, Duration::from_millis(10)),
+        Load::Full => (2_000, Duration::ZERO),
+    };
     while !stop.load(Ordering::SeqCst) {
-        publish_all(
-            &publisher,
-            &numbered(&topic, published..published + 100, 100),
-        )
-        .await;
-        published += 100;
-        // About 10,000 a second: enough that something is always under way.
-        sleep(Duration::from_millis(10)).await;
+        let events = numbered(&topic, published..published + batch, 100);
+        publish_all(&publisher, &events).await;
+        published += batch;
+        sleep(pause).await;
     }
     published
 }
 
 /// Members join and leave while events flow.
-async fn members_come_and_go(kafka: KafkaTransport) {
+async fn members_come_and_go(kafka: KafkaTransport, load: Load) {
     let topic = topic(&kafka, 8).await;
     let group = unique_name("group");
     let all = Arc::new(Mutex::new(Counts::default()));
     let stop = Arc::new(AtomicBool::new(false));
     let publisher = kafka.publisher().await.unwrap();
-    let publishing = publish_until(publisher, topic.clone(), Arc::clone(&stop));
+    let publishing = publish_until(publisher, topic.clone(), load, Arc::clone(&stop));
     let publishing = tokio::spawn(publishing);
     let first = Worker::join(&kafka, &group, &topic, &all).await;
     first.goes_on().await;
@@ -147,24 +161,40 @@ async fn members_come_and_go(kafka: KafkaTransport) {
     assert!(lag[0].is_zero(), "{lag:?}");
 }
 
+/// A client whose members are of one of the three protocols.
+async fn connect_as(protocol: Option<(&str, &str)>) -> KafkaTransport {
+    let config = config(KafkaServer::shared().await);
+    let config = match protocol {
+        None => config,
+        Some((name, value)) => config.property(name, value),
+    };
+    KafkaTransport::connect(config).await.unwrap()
+}
+
+const RANGE: Option<(&str, &str)> = Some(("partition.assignment.strategy", "range"));
+const KIP_848: Option<(&str, &str)> = Some(("group.protocol", "consumer"));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_missing_or_doubled_when_members_come_and_go() {
-    let server = KafkaServer::shared().await;
-    members_come_and_go(connect(server).await).await;
+    members_come_and_go(connect_as(None).await, Load::Steady).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_holds_where_every_partition_is_revoked_each_time() {
-    let server = KafkaServer::shared().await;
-    let config = config(server).property("partition.assignment.strategy", "range");
-    members_come_and_go(KafkaTransport::connect(config).await.unwrap()).await;
+    members_come_and_go(connect_as(RANGE).await, Load::Steady).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_holds_for_the_protocol_of_kip_848() {
-    let server = KafkaServer::shared().await;
-    let config = config(server).property("group.protocol", "consumer");
-    members_come_and_go(KafkaTransport::connect(config).await.unwrap()).await;
+    members_come_and_go(connect_as(KIP_848).await, Load::Steady).await;
+}
+
+/// One after the other: each takes all there is of the machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_holds_for_each_protocol_under_full_load() {
+    for protocol in [None, RANGE, KIP_848] {
+        members_come_and_go(connect_as(protocol).await, Load::Full).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -500,5 +530,41 @@ async fn a_member_for_whom_there_is_no_partition_joins_and_waits() {
         handle(&mut second, &mut counts, 3).await;
         assert_eq!(counts.wrong(3), [], "{protocol}");
         second.close(deadline()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_moved_by_time_and_not_under_its_members_in_either_protocol() {
+    for protocol in [None, KIP_848] {
+        let kafka = connect_as(protocol).await;
+        let topic = topic(&kafka, 2).await;
+        let group = unique_name("group");
+        let publisher = kafka.publisher().await.unwrap();
+        publish_all(&publisher, &numbered(&topic, 0..10, 10)).await;
+        sleep(Duration::from_millis(50)).await;
+        let between = Timestamp::now();
+        publish_all(&publisher, &numbered(&topic, 10..20, 10)).await;
+        let mut member = join(&kafka, &group, &topic).await;
+        handle(&mut member, &mut Counts::default(), 20).await;
+        let back = async || {
+            let topics = std::slice::from_ref(&topic);
+            let to = Start::time(between);
+            kafka.admin().reset(&group, topics, to).await
+        };
+        let refused = back().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InUse, "{refused}");
+        member.close(deadline()).await.unwrap();
+        back().await.unwrap();
+        let mut member = join(&kafka, &group, &topic).await;
+        let mut ids = Vec::new();
+        while ids.len() < 10 {
+            let deliveries = recv(&mut member, 10).await;
+            let id = |delivery: &Delivery| delivery.event().unwrap().id().to_owned();
+            ids.extend(deliveries.iter().map(id));
+        }
+        ids.sort();
+        let after: Vec<_> = (10..20).map(|id| id.to_string()).collect();
+        assert_eq!(ids, after);
+        member.close(deadline()).await.unwrap();
     }
 }

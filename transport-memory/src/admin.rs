@@ -1,4 +1,4 @@
-use polybus_core::transport::{Admin, Lag, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Lag, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Topic};
 
 use crate::transport::Client;
@@ -13,6 +13,14 @@ pub struct MemoryAdmin {
 impl MemoryAdmin {
     pub(crate) fn new(client: Client) -> Self {
         Self { client }
+    }
+
+    fn missing(&self, operation: &'static str, topic: &Topic) -> Error {
+        Error::new(ErrorKind::TopicNotFound, "the topic does not exist")
+            .with_operation(operation)
+            .with_transport(self.client.name.clone())
+            .with_topic(topic.name())
+            .with_note("it is made when it is first published to or subscribed to")
     }
 }
 
@@ -38,15 +46,28 @@ impl Admin for MemoryAdmin {
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
         let state = self.client.broker.lock();
         let lag = |topic: &Topic| {
-            state.lag(group, topic.name()).ok_or_else(|| {
-                Error::new(ErrorKind::TopicNotFound, "the topic does not exist")
-                    .with_operation("lag")
-                    .with_transport(self.client.name.clone())
-                    .with_topic(topic.name())
-                    .with_note("it is made when it is first published to or subscribed to")
-            })
+            let lag = state.lag(group, topic.name());
+            lag.ok_or_else(|| self.missing("lag", topic))
         };
         topics.iter().map(lag).collect()
+    }
+
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        let mut state = self.client.broker.lock();
+        if state.has_members(group) {
+            let why = format!("the group `{group}` has members");
+            return Err(Error::new(ErrorKind::InUse, why)
+                .with_operation("reset")
+                .with_transport(self.client.name.clone())
+                .with_note("stop its subscriptions first"));
+        }
+        if let Some(missing) = topics.iter().find(|it| state.len(it.name()).is_none()) {
+            return Err(self.missing("reset", missing));
+        }
+        for topic in topics {
+            state.reset(group, topic.name(), to);
+        }
+        Ok(())
     }
 
     async fn health(&self) -> Result<()> {

@@ -99,6 +99,7 @@ impl Transport for MemoryTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_reset()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {

@@ -10,6 +10,7 @@ mod groups;
 mod order;
 mod pressure;
 mod publishing;
+mod reset;
 mod settling;
 mod start;
 mod undecodable;
@@ -48,6 +49,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         groups::CASES,
         order::CASES,
         start::CASES,
+        reset::CASES,
         settling::CASES,
         crashes::CASES,
         undecodable::CASES,

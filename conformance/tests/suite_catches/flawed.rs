@@ -473,6 +473,17 @@ impl Admin for FlawedAdmin {
         })
     }
 
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        match self.flaw {
+            Flaw::ForgetsToReset => Ok(()),
+            Flaw::ResetsUnderMembers => {
+                let _ = self.inner.reset(group, topics, to).await;
+                Ok(())
+            }
+            _ => self.inner.reset(group, topics, to).await,
+        }
+    }
+
     async fn health(&self) -> Result<()> {
         self.inner.health().await
     }

@@ -43,6 +43,8 @@ pub(crate) enum Flaw {
     HasNoLag,
     SaysTopicsExist,
     IgnoresPatterns,
+    ForgetsToReset,
+    ResetsUnderMembers,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -233,4 +235,17 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         "never: the descriptions are right",
     ),
     (Flaw::IgnoresPatterns, &["topics_are_discovered"], "lost"),
+    (
+        Flaw::ForgetsToReset,
+        &[
+            "reset_to_the_beginning_replays",
+            "reset_to_a_time_replays_from_then",
+        ],
+        "lost",
+    ),
+    (
+        Flaw::ResetsUnderMembers,
+        &["reset_under_members_is_refused"],
+        "the answer was Ok",
+    ),
 ];

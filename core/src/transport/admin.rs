@@ -1,6 +1,7 @@
 use std::future::Future;
 
-use crate::{Result, Text, Topic};
+use super::Start;
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// Manages topics and reads their state.
 ///
@@ -31,6 +32,36 @@ pub trait Admin: Send + Sync + 'static {
     /// [`TopicNotFound`](crate::ErrorKind::TopicNotFound) for a topic that does not exist;
     /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
     fn lag(&self, group: &str, topics: &[Topic]) -> impl Future<Output = Result<Vec<Lag>>> + Send;
+
+    /// Moves a group to another place in topics, back to get events again or ahead to skip some.
+    /// The member that joins next goes on from there.
+    ///
+    /// What the group had received and not settled is forgotten: it comes again if it stands at
+    /// the place or behind it. A group that does not exist is made at that place. Other topics of
+    /// the group stay as they are. Needs [`Capabilities::reset`](super::Capabilities::reset).
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](crate::ErrorKind::InUse) while the group has members, and nothing was moved; stop
+    /// them first. [`TopicNotFound`](crate::ErrorKind::TopicNotFound) for a topic that does not
+    /// exist; [`Unsupported`](crate::ErrorKind::Unsupported) for a start that the transport does
+    /// not have, and from a transport that can't move a group.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have moved the group. Moving it again is harmless.
+    fn reset(
+        &self,
+        group: &str,
+        topics: &[Topic],
+        to: Start,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (group, topics, to);
+        let why = "the transport can't move a group to another place";
+        std::future::ready(Err(
+            Error::new(ErrorKind::Unsupported, why).with_operation("reset")
+        ))
+    }
 
     /// Asks the server for a sign of life.
     ///

@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub creates_topics: bool,
     /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
     pub discovery: bool,
+    /// A group can be [moved to another place](super::Admin::reset).
+    pub reset: bool,
 }
 
 impl Capabilities {
@@ -37,6 +39,7 @@ impl Capabilities {
             start_at_time: false,
             creates_topics: false,
             discovery: false,
+            reset: false,
         }
     }
 
@@ -93,6 +96,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_discovery(mut self) -> Self {
         self.discovery = true;
+        self
+    }
+
+    /// A group can be moved to another place.
+    #[must_use]
+    pub const fn with_reset(mut self) -> Self {
+        self.reset = true;
         self
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Publisher, Settlement,
-    Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
+    Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
 use crate::{Result, Topic};
 
@@ -122,6 +122,10 @@ impl Admin for DynAdmin {
         self.0.lag(group, topics).await
     }
 
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        self.0.reset(group, topics, to).await
+    }
+
     async fn health(&self) -> Result<()> {
         self.0.health().await
     }
@@ -222,6 +226,7 @@ trait ErasedAdmin: Send + Sync {
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()>;
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()>;
     async fn health(&self) -> Result<()>;
 }
 
@@ -237,6 +242,10 @@ impl<A: Admin> ErasedAdmin for A {
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
         Admin::lag(self, group, topics).await
+    }
+
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        Admin::reset(self, group, topics, to).await
     }
 
     async fn health(&self) -> Result<()> {

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::context::Events;
 use super::shared::Shared;
-use crate::asking::Partition;
+use crate::asking::{self, Partition};
 use crate::error::code_of;
 
 /// Positions to be written, each the offset to go on from.
@@ -45,7 +44,8 @@ impl Committer {
         let thread = thread::Builder::new().name("polybus-kafka-commit".to_owned());
         let thread = thread.spawn(move || {
             for positions in given {
-                let error = commit(&consumer, &positions).err();
+                let error = asking::commit_once(&consumer, &positions).err();
+                let error = error.map(|e| code_of(&e).unwrap_or(RDKafkaErrorCode::Fail));
                 if answer.send(Answer { positions, error }).is_err() {
                     break;
                 }
@@ -86,20 +86,4 @@ impl Drop for Committer {
             let _ = thread.join();
         }
     }
-}
-
-fn commit(
-    consumer: &BaseConsumer<Events>,
-    positions: &[(Partition, i64)],
-) -> Result<(), RDKafkaErrorCode> {
-    let list = || -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for ((topic, partition), offset) in positions {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-        }
-        Ok(list)
-    };
-    list()
-        .and_then(|list| consumer.commit(&list, CommitMode::Sync))
-        .map_err(|error| code_of(&error).unwrap_or(RDKafkaErrorCode::Fail))
 }

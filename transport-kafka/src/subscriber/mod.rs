@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use self::member::Plan;
 pub(crate) use self::shared::Shared;
 use self::shared::{Limits, Received};
+pub(crate) use self::start::offset_of;
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;

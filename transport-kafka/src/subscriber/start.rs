@@ -112,7 +112,8 @@ pub(super) fn positions(
     Ok(Positions { all, new })
 }
 
-fn offset_of(start: Start) -> Offset {
+/// What the brokers are asked for to find a start.
+pub(crate) fn offset_of(start: Start) -> Offset {
     match start {
         Start::Now => Offset::End,
         Start::Time(time) => Offset::Offset(time.as_millisecond().max(0)),

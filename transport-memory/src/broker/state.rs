@@ -243,6 +243,20 @@ impl State {
         })
     }
 
+    /// Whether a group has members.
+    pub(crate) fn has_members(&self, group: &str) -> bool {
+        let mut members = self.members.values();
+        members.any(|member| self.groups[member.group.0].name == group)
+    }
+
+    /// Moves a group, which has no members, to another place in a topic, if there is such a one.
+    pub(crate) fn reset(&mut self, group: &str, topic: &str, to: Start) {
+        let group = self.group(&group.into());
+        if let Some(id) = self.topics_by_name.get(topic) {
+            self.topics[id.index()].reset(group, to);
+        }
+    }
+
     /// The group that keeps the most from being trimmed, and how much that is.
     pub(crate) fn slowest_group(&self, topic: &str) -> Option<(Text, u64)> {
         let topic = self.find(topic)?;

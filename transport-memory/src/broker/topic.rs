@@ -59,13 +59,22 @@ impl TopicState {
     pub(crate) fn cursor(&mut self, group: GroupId, start: Start) -> usize {
         let known = self.cursors.iter().position(|(id, _)| *id == group);
         known.unwrap_or_else(|| {
-            let start = match start {
-                Start::Now => self.log.end(),
-                Start::Time(time) => self.log.first_since(time),
-                _ => self.log.base(),
-            };
-            self.cursors.push((group, Cursor::new(start)));
+            self.cursors.push((group, self.start(start)));
             self.cursors.len() - 1
+        })
+    }
+
+    /// Moves a group to another place; what it had there is forgotten.
+    pub(crate) fn reset(&mut self, group: GroupId, to: Start) {
+        let index = self.cursor(group, to);
+        self.cursors[index].1 = self.start(to);
+    }
+
+    fn start(&self, start: Start) -> Cursor {
+        Cursor::new(match start {
+            Start::Now => self.log.end(),
+            Start::Time(time) => self.log.first_since(time),
+            _ => self.log.base(),
         })
     }
 }
