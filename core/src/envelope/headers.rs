@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::event::{self, extensions};
 use crate::text::format_text;
+use crate::time::parse_timestamp;
 use crate::transport::Headers;
 use crate::{Error, ErrorKind, Event, ExtensionValue, Result, Text, Timestamp};
 
@@ -244,7 +245,7 @@ fn required<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str> {
 }
 
 fn parse_time(time: &str) -> Result<Timestamp> {
-    time.parse().map_err(|error: jiff::Error| {
+    parse_timestamp(time).map_err(|error| {
         undecodable(format!("header `ce_time` is no time stamp: `{time}`")).with_source(error)
     })
 }

@@ -16,6 +16,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Se
 use serde_json::value::RawValue;
 
 use crate::codec::is_json;
+use crate::time::parse_timestamp;
 use crate::{Error, ErrorKind, Event, ExtensionValue, Result, Text, Timestamp};
 
 /// The media type of a whole event in JSON: structured mode.
@@ -313,7 +314,7 @@ fn read_time(text: &str) -> Result<Timestamp, String> {
     let separator = matches!(bytes.get(10), Some(b'T' | b't'));
     if offset
         && separator
-        && let Ok(time) = text.parse()
+        && let Ok(time) = parse_timestamp(text)
     {
         return Ok(time);
     }

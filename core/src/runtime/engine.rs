@@ -266,7 +266,7 @@ impl Engine {
             arrival,
             lane: None,
             attempt: delivery.attempt(),
-            delivery,
+            delivery: Box::new(delivery),
         };
         if self.stopping {
             self.release(job);
@@ -298,7 +298,7 @@ impl Engine {
     /// them would put them away again, and again.
     fn is_own_dead_letter(&self, job: &Job) -> bool {
         let topic = job.delivery.topic();
-        self.settings.dead_letter.covers(topic) && !self.named_topics[job.source].contains(topic)
+        !self.named_topics[job.source].contains(topic) && self.settings.dead_letter.covers(topic)
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.

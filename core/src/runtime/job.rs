@@ -20,7 +20,8 @@ pub(super) struct Job {
     pub(super) lane: Option<LaneId>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
-    pub(super) delivery: Delivery,
+    /// Boxed: a job is moved a dozen times on its way.
+    pub(super) delivery: Box<Delivery>,
 }
 
 /// A job and what is being done for it. The job stays within reach, so that it can be released

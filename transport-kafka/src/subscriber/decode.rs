@@ -1,62 +1,29 @@
 //! Records of Kafka as deliveries.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use polybus_core::envelope::headers::{self, Message as Envelope};
 use polybus_core::envelope::json;
-use polybus_core::transport::{AckToken, Delivery, Headers, Position, RawRecord};
+use polybus_core::transport::{Delivery, Headers, Position, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result, Topic};
 
-use super::queue::Record;
+use super::packed::Packed;
 use crate::error::Origin;
 
-/// Values up to here share an allocation with others. One that is kept keeps the whole of it, so
-/// neither is large.
-const SMALL_VALUE: usize = 1024;
-const CHUNK: usize = 16 * 1024;
-
-/// Copies small values into memory that they share: an allocation each, freed by another thread,
-/// costs three times the copy.
-#[derive(Default)]
-pub(super) struct Values(BytesMut);
-
-impl Values {
-    fn copy(&mut self, value: &[u8]) -> Bytes {
-        if value.len() > SMALL_VALUE {
-            return Bytes::copy_from_slice(value);
-        }
-        if self.0.capacity() < value.len() {
-            self.0 = BytesMut::with_capacity(CHUNK);
-        }
-        self.0.extend_from_slice(value);
-        self.0.split().freeze()
-    }
-}
-
 /// A record as a delivery: an event in binary or structured mode, or the bytes that are none.
-pub(super) fn delivery(
-    record: Record<'_>,
-    topic: &Topic,
-    token: AckToken,
-    values: &mut Values,
-    origin: &Origin,
-) -> Delivery {
-    let position = Position::new(
-        record.partition().unsigned_abs(),
-        record.offset().unsigned_abs(),
-    );
-    let value = record.value().map(|value| values.copy(value));
-    match event(record, value) {
+pub(super) fn delivery(record: &Packed, topic: Topic, origin: &Origin) -> Delivery {
+    let position = Position::new(record.partition.unsigned_abs(), record.token.id[0]);
+    match event(record) {
         Ok((event, headers)) => {
-            Delivery::new(token, topic.clone(), position, event).with_headers(headers)
+            Delivery::new(record.token, topic, position, event).with_headers(headers)
         }
         Err(error) => {
-            let error = error_of(&error, topic, position, origin).with_source(error);
+            let error = error_of(&error, &topic, position, origin).with_source(error);
             let raw = RawRecord::new(
                 record.key().map(Bytes::copy_from_slice),
                 all_headers(record),
-                record.value().map(Bytes::copy_from_slice),
+                record.value(),
             );
-            Delivery::undecodable(token, topic.clone(), position, raw, error)
+            Delivery::undecodable(record.token, topic, position, raw, error)
         }
     }
 }
@@ -68,21 +35,23 @@ fn error_of(error: &Error, topic: &Topic, position: Position, origin: &Origin) -
         .with_note(format!("record {position}"))
 }
 
-fn event(record: Record<'_>, value: Option<Bytes>) -> Result<(Event, Headers)> {
+fn event(record: &Packed) -> Result<(Event, Headers)> {
+    if !record.has_headers {
+        return Err(undecodable("the headers can't be read"));
+    }
     let key = record.key().map(std::str::from_utf8).transpose();
     let key = key.map_err(|error| undecodable("the key is not UTF-8").with_source(error))?;
-    let all = record
-        .headers()
-        .map_err(|code| undecodable("the headers can't be read").with_source(code))?;
     let mut unreadable = false;
-    let headers = all.map_while(|(name, value)| match name.to_str() {
-        Ok(name) => Some((name, value)),
-        Err(_) => {
-            unreadable = true;
-            None
-        }
-    });
-    let read = headers::read(headers, key, value);
+    let headers = record
+        .headers()
+        .map_while(|(name, value)| match std::str::from_utf8(name) {
+            Ok(name) => Some((name, value)),
+            Err(_) => {
+                unreadable = true;
+                None
+            }
+        });
+    let read = headers::read(headers, key, record.value());
     if unreadable {
         return Err(undecodable("the name of a header is not UTF-8"));
     }
@@ -96,7 +65,7 @@ fn event(record: Record<'_>, value: Option<Bytes>) -> Result<(Event, Headers)> {
                     json::CONTENT_TYPE
                 )));
             }
-            let value = record.value().map(Bytes::copy_from_slice);
+            let value = record.value();
             let value = value.ok_or_else(|| undecodable("the record has no value"))?;
             Ok((with_key(json::read_event(&value)?, key)?, headers))
         }
@@ -114,10 +83,9 @@ fn with_key(event: Event, key: Option<&str>) -> Result<Event> {
 }
 
 /// All headers, also where a name is not UTF-8: then with what can be read of it.
-fn all_headers(record: Record<'_>) -> Headers {
-    let headers = record.headers().into_iter().flatten();
-    let headers = headers.map(|(name, value)| {
-        let name = name.to_string_lossy();
+fn all_headers(record: &Packed) -> Headers {
+    let headers = record.headers().map(|(name, value)| {
+        let name = String::from_utf8_lossy(name);
         (name.as_ref().into(), value.map(Bytes::copy_from_slice))
     });
     headers.collect()

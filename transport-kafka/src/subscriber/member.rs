@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use polybus_core::topic::TopicPattern;
-use polybus_core::transport::{Delivery, Subscription};
+use polybus_core::transport::Subscription;
 use polybus_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 
 use super::committer::Committer;
 use super::context::Events;
-use super::decode::Values;
 use super::handover::{Handover, Unwritten};
+use super::packed::{Packed, Packer};
 use super::reading::Owned;
 use super::shared::{Orders, Shared};
 use super::start;
@@ -79,8 +79,8 @@ pub(super) struct Member {
     pub(super) first_turn: usize,
     /// When every queue is looked into, whatever the client said of it.
     pub(super) next_look: Instant,
-    pub(super) values: Values,
-    pub(super) batch: Vec<Delivery>,
+    pub(super) packer: Packer,
+    pub(super) batch: Vec<Packed>,
 }
 
 /// Runs a member: joins, says so, reads until told to leave, leaves and says so.
@@ -159,7 +159,7 @@ impl Member {
             missing_since: None,
             first_turn: 0,
             next_look: Instant::now(),
-            values: Values::default(),
+            packer: Packer::default(),
             batch: Vec::new(),
         })
     }

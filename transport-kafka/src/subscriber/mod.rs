@@ -6,6 +6,7 @@ mod context;
 mod decode;
 mod handover;
 mod member;
+mod packed;
 mod queue;
 mod reading;
 mod shared;
@@ -117,7 +118,12 @@ impl Subscriber for KafkaSubscriber {
         loop {
             let arrived = self.shared.arrived.notified();
             match self.shared.receive(max) {
-                Received::Deliveries(deliveries) => return Ok(deliveries),
+                Received::Records(records) => {
+                    let records = records.into_iter();
+                    let deliveries = records
+                        .map(|(topic, record)| decode::delivery(&record, topic, &self.origin));
+                    return Ok(deliveries.collect());
+                }
                 Received::Error(error) => return Err(error),
                 Received::Ended => return Err(self.ended("recv")),
                 Received::Nothing => arrived.await,

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use polybus_core::transport::{AckToken, Delivery};
+use polybus_core::transport::AckToken;
 use polybus_core::{ErrorKind, Topic};
 use rdkafka::Message;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 
-use super::decode::{self, Values};
 use super::member::{LONGEST_SLEEP, Member};
+use super::packed::{Packed, Packer};
 use super::queue::{Queue, Record};
 use super::shared::Room;
 use crate::client::TOPIC_APPEARS_WITHIN;
-use crate::error::{Origin, code_of};
+use crate::error::code_of;
 
 /// How many records of one partition are taken in a row while others may have some too.
 const TURN: usize = 500;
@@ -26,7 +26,7 @@ pub(super) struct Owned {
     pub(super) committed: Option<u64>,
 }
 
-/// Makes deliveries of the records of a partition.
+/// Takes the records of a partition over from the client.
 pub(super) struct Records {
     pub(super) topic: Topic,
     pub(super) partition: i32,
@@ -37,14 +37,9 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// The delivery for a record; `None` if it came before. The client repeats records where a
-    /// rebalance pauses the partition at the wrong moment.
-    fn delivery(
-        &mut self,
-        record: Record<'_>,
-        values: &mut Values,
-        origin: &Origin,
-    ) -> Option<Delivery> {
+    /// A record, packed; `None` if it came before. The client repeats records where a rebalance
+    /// pauses the partition at the wrong moment.
+    fn pack(&mut self, record: Record<'_>, packer: &mut Packer) -> Option<Packed> {
         let offset = record.offset();
         if offset < self.next {
             tracing::debug!(
@@ -57,7 +52,7 @@ impl Records {
         }
         self.next = offset + 1;
         let token = AckToken::new(self.source, self.epoch, [offset.unsigned_abs(), 0]);
-        Some(decode::delivery(record, &self.topic, token, values, origin))
+        Some(packer.pack(record, token))
     }
 }
 
@@ -101,10 +96,10 @@ impl Member {
                 break;
             }
             read_some = true;
-            if let Some(delivery) = records.delivery(record, &mut self.values, &self.plan.origin) {
+            if let Some(packed) = records.pack(record, &mut self.packer) {
                 room.events -= 1;
-                room.bytes = room.bytes.saturating_sub(delivery.size() as u64);
-                self.batch.push(delivery);
+                room.bytes = room.bytes.saturating_sub(packed.size());
+                self.batch.push(packed);
             }
             if room.bytes == 0 {
                 break;
@@ -133,12 +128,8 @@ impl Member {
                 && owned.records.topic.name() == message.topic()
         });
         let record = Record::of(message);
-        let delivery = owner.and_then(|owner| {
-            owner
-                .records
-                .delivery(record, &mut self.values, &self.plan.origin)
-        });
-        self.batch.extend(delivery);
+        let packed = owner.and_then(|owner| owner.records.pack(record, &mut self.packer));
+        self.batch.extend(packed);
     }
 
     /// What follows from an error of the client: mostly nothing, since it goes on by itself.

@@ -5,10 +5,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::Instant;
 
-use polybus_core::transport::{AckToken, Delivery, Settlement};
+use polybus_core::transport::{AckToken, Settlement};
 use polybus_core::watermark::Watermark;
 use polybus_core::{Error, Topic};
 use tokio::sync::Notify;
+
+use super::packed::Packed;
 
 /// What is ready to be received, what was delivered, and what the thread is to do.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) struct Limits {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Delivery>,
+    queue: VecDeque<Packed>,
     bytes: u64,
     sources: Vec<Source>,
     error: Option<Error>,
@@ -79,7 +81,7 @@ pub(super) struct Room {
 
 /// What is there to be received.
 pub(super) enum Received {
-    Deliveries(Vec<Delivery>),
+    Records(Vec<(Topic, Packed)>),
     Error(Error),
     Nothing,
     Ended,
@@ -120,7 +122,7 @@ impl Shared {
 
 /// The side of the subscriber and its settlers.
 impl Shared {
-    /// Takes up to `max` deliveries, and notes them as delivered.
+    /// Takes up to `max` records, and notes them as delivered.
     pub(super) fn receive(&self, max: usize) -> Received {
         let mut state = self.state();
         if state.queue.is_empty() {
@@ -131,16 +133,20 @@ impl Shared {
             };
         }
         let count = max.clamp(1, state.queue.len());
-        let State { queue, sources, .. } = &mut *state;
-        let deliveries: Vec<Delivery> = queue.drain(..count).collect();
-        for delivery in &deliveries {
-            let token = delivery.token();
-            let source = &mut sources[token.source as usize];
+        let State {
+            queue,
+            sources,
+            bytes,
+            ..
+        } = &mut *state;
+        let records = queue.drain(..count).map(|record| {
+            let source = &mut sources[record.token.source as usize];
             source.queued -= 1;
-            source.watermark.push(token.id[0]);
-        }
-        let size = |delivery: &Delivery| delivery.size() as u64;
-        state.bytes -= deliveries.iter().map(size).sum::<u64>();
+            source.watermark.push(record.token.id[0]);
+            *bytes -= record.size();
+            (source.topic.clone(), record)
+        });
+        let records = records.collect();
         // Half empty, so that a slow reader does not wake the thread for each event.
         let roomy =
             state.queue.len() * 2 <= self.limits.events && state.bytes * 2 <= self.limits.bytes;
@@ -149,7 +155,7 @@ impl Shared {
         if wake {
             self.wake_thread();
         }
-        Received::Deliveries(deliveries)
+        Received::Records(records)
     }
 
     pub(crate) fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<(), NotOwned>> {
@@ -235,17 +241,17 @@ impl Shared {
         may
     }
 
-    /// Puts deliveries into the queue.
-    pub(super) fn push(&self, deliveries: &mut Vec<Delivery>) {
-        if deliveries.is_empty() {
+    /// Puts records into the queue.
+    pub(super) fn push(&self, records: &mut Vec<Packed>) {
+        if records.is_empty() {
             return;
         }
         let mut state = self.state();
-        for delivery in deliveries.iter() {
-            state.bytes += delivery.size() as u64;
-            state.sources[delivery.token().source as usize].queued += 1;
+        for record in records.iter() {
+            state.bytes += record.size();
+            state.sources[record.token.source as usize].queued += 1;
         }
-        state.queue.extend(deliveries.drain(..));
+        state.queue.extend(records.drain(..));
         drop(state);
         self.arrived.notify_one();
     }
@@ -260,10 +266,10 @@ impl Shared {
             wants,
             ..
         } = &mut *state;
-        queue.retain(|delivery| {
-            let keep = !sources.contains(&delivery.token().source);
+        queue.retain(|record| {
+            let keep = !sources.contains(&record.token.source);
             if !keep {
-                *bytes -= delivery.size() as u64;
+                *bytes -= record.size();
             }
             keep
         });

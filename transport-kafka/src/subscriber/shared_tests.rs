@@ -1,5 +1,4 @@
-use polybus_core::transport::Position;
-use polybus_core::{ErrorKind, Event};
+use polybus_core::ErrorKind;
 
 use super::*;
 
@@ -28,17 +27,10 @@ impl Owned {
     }
 
     fn push(&self, shared: &Shared, offsets: impl IntoIterator<Item = u64>) {
-        let event = Event::builder("a").source("s").build().unwrap();
-        let deliveries = offsets.into_iter().map(|offset| {
-            let position = Position::new(0, offset);
-            Delivery::new(
-                self.token(offset),
-                Topic::new("topic"),
-                position,
-                event.clone(),
-            )
-        });
-        shared.push(&mut deliveries.collect());
+        let records = offsets
+            .into_iter()
+            .map(|offset| Packed::of_key(self.token(offset), "key"));
+        shared.push(&mut records.collect());
     }
 
     fn settle(&self, shared: &Shared, offset: u64, settlement: Settlement) -> bool {
@@ -49,8 +41,8 @@ impl Owned {
 
 fn received(shared: &Shared, max: usize) -> Vec<u64> {
     match shared.receive(max) {
-        Received::Deliveries(deliveries) => {
-            let offsets = deliveries.iter().map(|delivery| delivery.token().id[0]);
+        Received::Records(records) => {
+            let offsets = records.iter().map(|(_, record)| record.token.id[0]);
             offsets.collect()
         }
         Received::Error(_) | Received::Nothing | Received::Ended => Vec::new(),

@@ -73,7 +73,7 @@ impl Engine {
         };
         let entries: Vec<_> = jobs
             .iter()
-            .map(|job| (&job.delivery, self.call_info(job)))
+            .map(|job| (&*job.delivery, self.call_info(job)))
             .collect();
         match span.in_scope(|| handler.call(&entries)) {
             Ok(mut started) => {
