@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 
 use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
+use crate::format::{Format, FormatTable, Formats};
 use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::Validator;
@@ -22,6 +23,7 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     validator: Option<Validator>,
+    formats: Formats,
     watch: Option<Watch>,
 }
 
@@ -54,6 +56,7 @@ impl BusBuilder {
             factories,
             in_memory: false,
             validator: None,
+            formats: Formats::default(),
             watch: None,
         }
     }
@@ -96,6 +99,12 @@ impl BusBuilder {
         self
     }
 
+    /// Adds a [format](crate::format) that routes can choose by its name.
+    pub fn format(mut self, format: impl Format) -> Self {
+        self.formats = self.formats.with(format);
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -125,7 +134,7 @@ impl BusBuilder {
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, name));
+            .map(|name| self.connect(&config, &routes, name));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
         let publishers = transports.iter();
@@ -137,7 +146,13 @@ impl BusBuilder {
         Ok(Bus::new(config, routes, transports, publishing, observer))
     }
 
-    async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
+    async fn connect(
+        &self,
+        config: &Config,
+        routes: &RouteTable,
+        name: &Text,
+    ) -> Result<(Text, Connected)> {
+        let formats = FormatTable::of_transport(config, routes, name, &self.formats)?;
         let section = &config.transports[name];
         let (kind, settings) = if self.in_memory {
             (kinds::MEMORY, Section::default())
@@ -149,7 +164,7 @@ impl BusBuilder {
             .get(kind)
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
-        let transport = factory.connect(settings).await?;
+        let transport = formats.around(factory.connect(settings).await?);
         let transport = match &self.watch {
             Some(watch) => (watch.wrap)(name, transport),
             None => transport,

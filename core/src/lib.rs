@@ -18,6 +18,7 @@ pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
+pub mod format;
 pub mod handler;
 pub mod middleware;
 pub mod pattern;

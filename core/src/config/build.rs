@@ -100,7 +100,8 @@ route_keys!(DefaultKeys {
 route_keys!(RouteKeys {
     pattern: Pattern,
     transport: Text,
-    topic: Text
+    topic: Text,
+    format: Option<Text>
 });
 
 pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
@@ -210,6 +211,7 @@ fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
             pattern: keys.pattern,
             transport: keys.transport,
             topic: keys.topic,
+            format: keys.format,
             publish,
             origins: route_origins(node),
         })
@@ -223,6 +225,7 @@ fn route_origins(node: &Node) -> RouteOrigins {
         transport: origin(node, &["transport"]),
         topic: origin(node, &["topic"]),
         fallback: origin(node, &["fallback", "transport"]),
+        format: origin(node, &["format"]),
     }
 }
 

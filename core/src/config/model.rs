@@ -113,6 +113,8 @@ pub struct RouteConfig {
     /// The topic they travel in: a name, in which `{type}` stands for the event type and `{1}`,
     /// `{2}` for its segments, counted from 1.
     pub topic: Text,
+    /// The [format](crate::format) of the topic's records. Default: the transport's own, CloudEvents.
+    pub format: Option<Text>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -125,6 +127,7 @@ impl RouteConfig {
             pattern,
             transport: transport.into(),
             topic: topic.into(),
+            format: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -143,4 +146,5 @@ pub(crate) struct RouteOrigins {
     pub(crate) transport: Origin,
     pub(crate) topic: Origin,
     pub(crate) fallback: Origin,
+    pub(crate) format: Origin,
 }

@@ -142,6 +142,11 @@ impl EventBuilder {
         self
     }
 
+    pub(super) fn has_extension(&self, name: &str) -> bool {
+        let mut extensions = self.attributes.extensions.iter();
+        extensions.any(|(known, _)| known == name)
+    }
+
     /// Sets the data as it is.
     pub fn data(mut self, data: impl Into<Bytes>) -> Self {
         self.data = Some(data.into());

@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
 use crate::{Result, Text};
@@ -66,6 +67,10 @@ pub trait EventData: Send + Sync + Sized + 'static {
 }
 
 /// What a bus fills in when it makes an event of a value.
+///
+/// An event that is made inside of a handler inherits from the one that is handled: its
+/// `correlationid` (its id, where it has none) and, as `causationid`, its id. Not so what a handler
+/// leaves to a task of its own, what handlers of batches make, and an [`Event`] that is whole already.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EventDefaults<'a> {
@@ -79,6 +84,12 @@ impl<'a> EventDefaults<'a> {
     /// The defaults of a service whose events are written with a codec.
     pub fn new(source: &'a Text, codec: Codec) -> Self {
         Self { source, codec }
+    }
+
+    /// Fills in what is not set: the source, and inside of a handler what links the event to the one
+    /// that is being handled.
+    pub fn fill(&self, builder: EventBuilder) -> EventBuilder {
+        inherit(builder.source_or(self.source))
     }
 }
 
@@ -117,7 +128,7 @@ impl IntoEvent for EventBuilder {
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
-        self.source_or(defaults.source).build()
+        defaults.fill(self).build()
     }
 }
 
@@ -129,7 +140,6 @@ impl<T: EventData + Serialize> IntoEvent for T {
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
         let info = self.type_info();
         let mut builder = Event::builder(Text::new_static(info.name))
-            .source(defaults.source.clone())
             .data_version(Text::new_static(info.version))
             .encode(defaults.codec, &self)?;
         if let Some(key) = self.key() {
@@ -138,6 +148,6 @@ impl<T: EventData + Serialize> IntoEvent for T {
         if let Some(subject) = self.subject() {
             builder = builder.subject(subject);
         }
-        builder.build()
+        defaults.fill(builder).build()
     }
 }

@@ -9,7 +9,7 @@ use super::{Control, Shutdown};
 use crate::backoff;
 use crate::handler::Failure;
 use crate::transport::{
-    Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, TopicSpec,
+    Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, RawRecord, TopicSpec,
 };
 use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
@@ -137,15 +137,14 @@ impl DeadLetters {
 /// The dead letter of a job: the event, or the record as it came, and where it came from.
 pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
     let delivery = &job.delivery;
-    let (outgoing, headers) = match delivery.event() {
-        Ok(event) => (
+    // The headers are in the record.
+    let raw = |topic, record: &RawRecord| (Outgoing::raw(topic, record.clone()), Headers::new());
+    let (outgoing, headers) = match (delivery.event(), delivery.record()) {
+        (Err(undecodable), _) => raw(topic, &undecodable.record),
+        (Ok(_), Some(record)) => raw(topic, record),
+        (Ok(event), None) => (
             Outgoing::new(topic, event.clone()),
             delivery.headers().clone(),
-        ),
-        // The headers are in the record.
-        Err(undecodable) => (
-            Outgoing::raw(topic, undecodable.record.clone()),
-            Headers::new(),
         ),
     };
     let provenance = [

@@ -22,6 +22,7 @@ use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
+use crate::event::on_behalf_of;
 use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
@@ -354,7 +355,8 @@ impl Engine {
         call.attempt = job.attempt;
         let limit = self.settings.handler_timeout;
         call.deadline = limit.map(|limit| Instant::now() + limit);
-        match span.in_scope(|| handler.call(&job.delivery, call)) {
+        let start = || on_behalf_of(Some(event), || handler.call(&job.delivery, call));
+        match span.in_scope(start) {
             Ok(future) => {
                 let late = |limit| Err(Failure::late(limit));
                 let future = limited(future, limit, late);
