@@ -14,6 +14,7 @@ use crate::middleware::layers::Validator;
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
+use crate::version::{Migration, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text};
 
 /// Builds a [`Bus`].
@@ -24,6 +25,7 @@ pub struct BusBuilder {
     in_memory: bool,
     validator: Option<Validator>,
     formats: Formats,
+    migrations: Vec<Migration>,
     watch: Option<Watch>,
 }
 
@@ -57,6 +59,7 @@ impl BusBuilder {
             in_memory: false,
             validator: None,
             formats: Formats::default(),
+            migrations: Vec::new(),
             watch: None,
         }
     }
@@ -99,6 +102,13 @@ impl BusBuilder {
         self
     }
 
+    /// Registers a step between two major versions of an event type's data. Steps are chained to the
+    /// version that a handler takes; that a chain leads to one is checked when the subscription starts.
+    pub fn migration(mut self, step: Migration) -> Self {
+        self.migrations.push(step);
+        self
+    }
+
     /// Adds a [format](crate::format) that routes can choose by its name.
     pub fn format(mut self, format: impl Format) -> Self {
         self.formats = self.formats.with(format);
@@ -120,7 +130,7 @@ impl BusBuilder {
     /// [`UnknownTransport`](ErrorKind::UnknownTransport) for a `kind` that nobody registered;
     /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
-    pub async fn build(self) -> Result<Bus> {
+    pub async fn build(mut self) -> Result<Bus> {
         let config = match &self.config {
             Source::File(path) if self.in_memory => Config::from_file_in_memory(path)?,
             Source::File(path) => Config::from_file(path)?,
@@ -131,6 +141,7 @@ impl BusBuilder {
             }
         };
         let routes = RouteTable::compile(&config)?;
+        let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let connecting = config
             .transports
             .keys()
@@ -143,7 +154,9 @@ impl BusBuilder {
             .collect();
         let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
         let observer = self.watch.map(|watch| watch.observer);
-        Ok(Bus::new(config, routes, transports, publishing, observer))
+        Ok(Bus::new(
+            config, routes, transports, publishing, observer, migrations,
+        ))
     }
 
     async fn connect(

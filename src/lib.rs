@@ -89,7 +89,7 @@ pub use polybus_core::{
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, format, handler, middleware, routing, runtime, time, transport,
+    codec, config, event, format, handler, middleware, routing, runtime, time, transport, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

@@ -152,13 +152,15 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
-    /// no handler, two for the same pattern, wrong limits of batches, or another subscription of this bus that would share
+    /// no handler, two for the same pattern, steps between versions of data that lead to no handler, wrong limits of batches, or another subscription of this bus that would share
     /// the group's events; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(mut self) -> Result<Subscription> {
+        let migrations = Arc::clone(&self.bus.inner.migrations);
+        self.handlers.migrations(migrations);
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
         if handlers.has_batches() {

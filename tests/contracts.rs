@@ -8,3 +8,5 @@ mod formats;
 #[cfg(all(feature = "kafka", feature = "redis-streams"))]
 #[path = "contracts/servers.rs"]
 mod servers;
+#[path = "contracts/versions.rs"]
+mod versions;

@@ -28,6 +28,7 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod version;
 pub mod watermark;
 
 pub use codec::Codec;

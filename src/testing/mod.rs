@@ -61,7 +61,7 @@ pub use crate::runtime::Progress;
 use crate::builder::Watch;
 use crate::time::IntoDuration;
 use crate::transport::DynTransport;
-use crate::{Bus, BusBuilder, Codec, EventData, Pattern, Result};
+use crate::{Bus, BusBuilder, EventData, Pattern, Result};
 use journal::Journal;
 use watched::Watched;
 
@@ -176,7 +176,7 @@ impl TestBus {
         let mut items = Vec::new();
         for it in &self.journal.log().published {
             if is_of_type(it.event.event_type()) {
-                match Codec::decode(&it.event) {
+                match T::from_event(&it.event) {
                     Ok(value) => items.push((value, it.line())),
                     Err(error) => panic!("{error}"),
                 }

@@ -1,9 +1,10 @@
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
-use crate::{Result, Text};
+use crate::{Result, Text, version};
 
 /// One event type that a Rust type stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +64,19 @@ pub trait EventData: Send + Sync + Sized + 'static {
     /// What the event is about within its source. Default: nothing.
     fn subject(&self) -> Option<Text> {
         None
+    }
+
+    /// The data of an event, read as its content type says, if their version is one that this type
+    /// reads: by default one of the same [major](crate::version), or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Decode`](crate::ErrorKind::Decode) if the event has no such data.
+    fn from_event(event: &Event) -> Result<Self>
+    where
+        Self: DeserializeOwned,
+    {
+        version::decode_same(event)
     }
 }
 

@@ -1,18 +1,56 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
+use crate::event::TypeInfo;
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result};
+use crate::version::{self, Migrations};
+use crate::{Error, ErrorKind, Event, Pattern, Result};
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, usize>,
+    by_type: HashMap<&'static str, Versions>,
     handlers: Vec<Registered>,
+    migrations: Option<Arc<Migrations>>,
+}
+
+/// The handlers of one event type, each for a major version of its data. Most types have one.
+#[derive(Default)]
+struct Versions(Vec<(u64, usize)>);
+
+impl Versions {
+    /// The handler of a version: of its major; else of the next later one, to which steps may lead;
+    /// else of the latest.
+    fn find(&self, version: Option<&str>) -> Option<usize> {
+        let [.., (_, latest)] = self.0[..] else {
+            return None;
+        };
+        if self.0.len() == 1 {
+            return Some(latest);
+        }
+        let Some(major) = version.and_then(version::major) else {
+            return Some(latest);
+        };
+        let mut at_least = self.0.iter().filter(|(known, _)| *known >= major);
+        Some(at_least.next().map_or(latest, |(_, index)| *index))
+    }
+
+    /// Adds a handler, in the order of versions. `false` if there is one for this version.
+    fn add(&mut self, version: &str, index: usize) -> bool {
+        let major = version::major(version).unwrap_or_default();
+        match self.0.binary_search_by_key(&major, |(known, _)| *known) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, (major, index));
+                true
+            }
+        }
+    }
 }
 
 /// A handler of a subscription.
@@ -27,7 +65,8 @@ pub(crate) enum Registered {
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct HandlerSetBuilder {
-    types: Vec<(&'static str, usize)>,
+    types: Vec<(&'static TypeInfo, usize)>,
+    migrations: Option<Arc<Migrations>>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
 }
@@ -52,8 +91,7 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::One(erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.types.extend(H::TYPES.iter().map(|info| (info, index)));
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -82,8 +120,12 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.types.extend(H::TYPES.iter().map(|info| (info, index)));
+    }
+
+    /// Sets the steps between versions of data.
+    pub fn migrations(&mut self, migrations: Arc<Migrations>) {
+        self.migrations = Some(migrations).filter(|steps| !steps.is_empty());
     }
 
     fn push(&mut self, handler: Registered) -> usize {
@@ -96,7 +138,8 @@ impl HandlerSetBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidPattern`] for a malformed pattern or event type; [`ErrorKind::Config`] if there is no
-    /// handler, or two for the same event type or pattern.
+    /// handler, two for the same pattern, or for the same major version of an event type; for steps between
+    /// versions that lead to no handler.
     pub fn build(self) -> Result<HandlerSet> {
         if self.handlers.is_empty() {
             return Err(
@@ -104,13 +147,24 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let by_type: HashMap<_, _> = self.types.iter().copied().collect();
-        let types = self
-            .types
-            .into_iter()
-            .map(|(name, index)| (Pattern::parse(name), index));
+        if let Some(migrations) = &self.migrations {
+            let types: Vec<TypeInfo> = self.types.iter().map(|(info, _)| **info).collect();
+            migrations.check(&types)?;
+        }
+        let mut by_type: HashMap<_, Versions> = HashMap::new();
         let mut by_pattern = PatternMap::new();
-        for (pattern, index) in types.chain(self.patterns) {
+        for (info, index) in self.types {
+            let versions = by_type.entry(info.name).or_default();
+            let is_first = versions.0.is_empty();
+            if !versions.add(info.version, index) {
+                return Err(two_handlers(info.name));
+            }
+            let pattern = Pattern::parse(info.name)?;
+            if is_first && by_pattern.insert(pattern, index).is_err() {
+                return Err(two_handlers(info.name));
+            }
+        }
+        for (pattern, index) in self.patterns {
             let pattern = pattern?;
             if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
@@ -120,6 +174,7 @@ impl HandlerSetBuilder {
             by_pattern,
             by_type,
             handlers: self.handlers,
+            migrations: self.migrations,
         })
     }
 }
@@ -141,16 +196,24 @@ impl HandlerSet {
             .collect()
     }
 
-    /// The most specific handler for an event type, and its index.
-    pub(crate) fn find(&self, event_type: &str) -> Option<(usize, &Registered)> {
+    /// The most specific handler for an event, and its index.
+    pub(crate) fn find(&self, event: &Event) -> Option<(usize, &Registered)> {
+        let event_type = event.event_type();
         let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
-        let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
+        let versions = self.by_type.get(event_type);
+        let by_type = versions.and_then(|versions| versions.find(event.data_version()));
+        let index = by_type.or_else(by_pattern)?;
         Some((index, &self.handlers[index]))
     }
 
     /// A handler by its index.
     pub(crate) fn registered(&self, index: usize) -> &Registered {
         &self.handlers[index]
+    }
+
+    /// The steps between versions of data.
+    pub(crate) fn migrations(&self) -> Option<&Arc<Migrations>> {
+        self.migrations.as_ref()
     }
 
     /// Whether one of the handlers takes several events at once.

@@ -157,11 +157,9 @@ impl Engine {
         };
         for (index, source) in consumer.sources.into_iter().enumerate() {
             let token = engine.shutdown.token();
-            engine.calls.push(CallInfo::new(
-                engine.name.clone(),
-                source.transport.clone(),
-                token,
-            ));
+            let mut call = CallInfo::new(engine.name.clone(), source.transport.clone(), token);
+            call.migrations = engine.handlers.migrations().cloned();
+            engine.calls.push(call);
             engine
                 .settlements
                 .push(Settlements::new(index, source.subscriber.settler()));
@@ -337,7 +335,7 @@ impl Engine {
             }
         };
         let handlers = Arc::clone(&self.handlers);
-        let handler = match handlers.find(event.event_type()) {
+        let handler = match handlers.find(event) {
             Some((_, Registered::One(handler))) => handler,
             Some((index, Registered::Batch(_))) => {
                 self.collect(index, job);

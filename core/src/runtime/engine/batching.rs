@@ -45,7 +45,7 @@ impl Engine {
         let handlers = Arc::clone(&self.handlers);
         let same = |job: &Job| {
             let event = job.delivery.event().ok();
-            let found = event.and_then(|event| handlers.find(event.event_type()));
+            let found = event.and_then(|event| handlers.find(event));
             found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
