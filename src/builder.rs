@@ -9,7 +9,7 @@ use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
 use crate::kinds;
 use crate::middleware::Publishing;
-use crate::middleware::layers::Validator;
+use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
@@ -22,6 +22,8 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     validator: Option<Validator>,
+    /// Of each transport, the outermost first.
+    layers: BTreeMap<Text, Result<Layers>>,
     watch: Option<Watch>,
 }
 
@@ -54,6 +56,7 @@ impl BusBuilder {
             factories,
             in_memory: false,
             validator: None,
+            layers: BTreeMap::new(),
             watch: None,
         }
     }
@@ -96,6 +99,35 @@ impl BusBuilder {
         self
     }
 
+    /// Puts a layer of the program's own around everything that is published on a transport: events
+    /// of all routes, those that fall back to it, and dead letters.
+    ///
+    /// It stands inside all layers of the config (see [`layers`](crate::middleware::layers)), next to
+    /// the transport; of several the first one given is the outermost.
+    ///
+    /// ```no_run
+    /// # use polybus::Bus;
+    /// # use polybus::middleware::layers::PublishLayer;
+    /// # async fn example(audit: impl PublishLayer) -> polybus::Result<()> {
+    /// let bus = Bus::builder().config_file("polybus.toml").layer("kafka", audit).build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn layer(mut self, transport: impl Into<Text>, layer: impl PublishLayer) -> Self {
+        let transport = transport.into();
+        let layers = self.layers.remove(&transport);
+        let layers = layers.unwrap_or_else(|| Ok(Layers::new()));
+        let layers = layers.and_then(|layers| match layer.stage() {
+            Stage::Own => layers.layer(layer),
+            stage => Err(Error::new(
+                ErrorKind::Config,
+                format!("the layer `{stage}` of transport `{transport}` is not the program's own"),
+            )
+            .with_note("layers of ours are set in the config, for each route")),
+        });
+        self.layers.insert(transport, layers);
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -111,7 +143,7 @@ impl BusBuilder {
     /// [`UnknownTransport`](ErrorKind::UnknownTransport) for a `kind` that nobody registered;
     /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
-    pub async fn build(self) -> Result<Bus> {
+    pub async fn build(mut self) -> Result<Bus> {
         let config = match &self.config {
             Source::File(path) if self.in_memory => Config::from_file_in_memory(path)?,
             Source::File(path) => Config::from_file(path)?,
@@ -122,10 +154,11 @@ impl BusBuilder {
             }
         };
         let routes = RouteTable::compile(&config)?;
+        let layers = self.take_layers(&config)?;
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, name));
+            .map(|name| self.connect(&config, name, layers.get(name)));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
         let publishers = transports.iter();
@@ -137,7 +170,26 @@ impl BusBuilder {
         Ok(Bus::new(config, routes, transports, publishing, observer))
     }
 
-    async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
+    /// The layers that were given, for transports that there are.
+    fn take_layers(&mut self, config: &Config) -> Result<BTreeMap<Text, Layers>> {
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        let layers = layers.map(|(name, layers)| {
+            if config.transports.contains_key(&name) {
+                return Ok((name, layers?));
+            }
+            let what = format!("a layer is for transport `{name}`, which the config does not have");
+            Err(Error::new(ErrorKind::Config, what)
+                .with_note("transports are named under [transports.<name>]"))
+        });
+        layers.collect()
+    }
+
+    async fn connect(
+        &self,
+        config: &Config,
+        name: &Text,
+        layers: Option<&Layers>,
+    ) -> Result<(Text, Connected)> {
         let section = &config.transports[name];
         let (kind, settings) = if self.in_memory {
             (kinds::MEMORY, Section::default())
@@ -155,6 +207,10 @@ impl BusBuilder {
             None => transport,
         };
         let publisher = transport.publisher().await?;
+        let publisher = match layers {
+            Some(layers) => layers.around(publisher),
+            None => publisher,
+        };
         Ok((
             name.clone(),
             Connected {

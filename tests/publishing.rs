@@ -18,6 +18,8 @@ mod kafka_faults;
 mod layers;
 #[path = "publishing/order.rs"]
 mod order;
+#[path = "publishing/own_layers.rs"]
+mod own_layers;
 #[cfg(feature = "redis-streams")]
 #[path = "publishing/redis_faults.rs"]
 mod redis_faults;
