@@ -2,6 +2,7 @@ use serde::Serialize;
 
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
+use crate::text::format_text;
 use crate::{Result, Text};
 
 /// One event type that a Rust type stands for.
@@ -73,12 +74,34 @@ pub struct EventDefaults<'a> {
     pub source: &'a Text,
     /// How data is written, as the event's route says.
     pub codec: Codec,
+    /// The `type`, where it is more than the value says: with the service's origin before it.
+    pub event_type: Option<&'a Text>,
 }
 
 impl<'a> EventDefaults<'a> {
     /// The defaults of a service whose events are written with a codec.
     pub fn new(source: &'a Text, codec: Codec) -> Self {
-        Self { source, codec }
+        Self {
+            source,
+            codec,
+            event_type: None,
+        }
+    }
+
+    /// Sets the whole type.
+    #[must_use]
+    pub fn with_event_type(mut self, event_type: &'a Text) -> Self {
+        self.event_type = Some(event_type);
+        self
+    }
+}
+
+/// A type as a service of an origin publishes it: `eu.de` and `user.created` are
+/// `eu.de.user.created`.
+pub fn with_origin(origin: Option<&str>, event_type: &'static str) -> Text {
+    match origin {
+        Some(origin) => format_text!("{origin}.{event_type}"),
+        None => Text::new_static(event_type),
     }
 }
 
@@ -91,6 +114,11 @@ impl<'a> EventDefaults<'a> {
 pub trait IntoEvent: Send {
     /// The event type, which routing goes by.
     fn event_type(&self) -> &str;
+
+    /// Whether it is an event already, with a type of its own, that is published as it is.
+    fn is_event(&self) -> bool {
+        false
+    }
 
     /// The event.
     ///
@@ -106,6 +134,10 @@ impl IntoEvent for Event {
         Event::event_type(self)
     }
 
+    fn is_event(&self) -> bool {
+        true
+    }
+
     fn into_event(self, _: &EventDefaults<'_>) -> Result<Event> {
         Ok(self)
     }
@@ -117,7 +149,11 @@ impl IntoEvent for EventBuilder {
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
-        self.source_or(defaults.source).build()
+        let builder = self.source_or(defaults.source);
+        match defaults.event_type {
+            Some(event_type) => builder.of_type(event_type.clone()).build(),
+            None => builder.build(),
+        }
     }
 }
 
@@ -128,7 +164,9 @@ impl<T: EventData + Serialize> IntoEvent for T {
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
         let info = self.type_info();
-        let mut builder = Event::builder(Text::new_static(info.name))
+        let event_type = defaults.event_type.cloned();
+        let event_type = event_type.unwrap_or_else(|| Text::new_static(info.name));
+        let mut builder = Event::builder(event_type)
             .source(defaults.source.clone())
             .data_version(Text::new_static(info.version))
             .encode(defaults.codec, &self)?;

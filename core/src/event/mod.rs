@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use builder::EventBuilder;
-pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo};
+pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;
 

@@ -3,15 +3,16 @@ use std::fmt;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
+use crate::event::with_origin;
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result};
+use crate::{Error, ErrorKind, Pattern, Result, Text, TypeInfo};
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, usize>,
+    by_type: HashMap<Text, usize>,
     handlers: Vec<Registered>,
 }
 
@@ -27,7 +28,8 @@ pub(crate) enum Registered {
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct HandlerSetBuilder {
-    types: Vec<(&'static str, usize)>,
+    origin: Option<Text>,
+    types: Vec<(Text, usize)>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
 }
@@ -36,6 +38,13 @@ impl HandlerSetBuilder {
     /// No handlers.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets what stands before the event types of typed handlers, those that follow: the
+    /// service's origin. Patterns are of the whole type.
+    pub fn with_origin(mut self, origin: Option<Text>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
@@ -52,8 +61,7 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::One(erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -82,8 +90,13 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
+    }
+
+    fn add_types(&mut self, types: &'static [TypeInfo], index: usize) {
+        let origin = self.origin.as_deref();
+        let types = types.iter().map(|info| with_origin(origin, info.name));
+        self.types.extend(types.map(|name| (name, index)));
     }
 
     fn push(&mut self, handler: Registered) -> usize {
@@ -104,11 +117,11 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let by_type: HashMap<_, _> = self.types.iter().copied().collect();
+        let by_type: HashMap<_, _> = self.types.iter().cloned().collect();
         let types = self
             .types
             .into_iter()
-            .map(|(name, index)| (Pattern::parse(name), index));
+            .map(|(name, index)| (Pattern::parse(&name), index));
         let mut by_pattern = PatternMap::new();
         for (pattern, index) in types.chain(self.patterns) {
             let pattern = pattern?;
