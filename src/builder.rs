@@ -10,7 +10,7 @@ use crate::config::{Config, Section};
 use crate::format::{Format, FormatTable, Formats};
 use crate::kinds;
 use crate::middleware::Publishing;
-use crate::middleware::layers::Validator;
+use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
@@ -26,6 +26,8 @@ pub struct BusBuilder {
     validator: Option<Validator>,
     formats: Formats,
     migrations: Vec<Migration>,
+    /// Of each transport, the outermost first.
+    layers: BTreeMap<Text, Result<Layers>>,
     watch: Option<Watch>,
 }
 
@@ -60,6 +62,7 @@ impl BusBuilder {
             validator: None,
             formats: Formats::default(),
             migrations: Vec::new(),
+            layers: BTreeMap::new(),
             watch: None,
         }
     }
@@ -115,6 +118,35 @@ impl BusBuilder {
         self
     }
 
+    /// Puts a layer of the program's own around everything that is published on a transport: events
+    /// of all routes, those that fall back to it, and dead letters.
+    ///
+    /// It stands inside all layers of the config (see [`layers`](crate::middleware::layers)), next to
+    /// the transport; of several the first one given is the outermost.
+    ///
+    /// ```no_run
+    /// # use polybus::Bus;
+    /// # use polybus::middleware::layers::PublishLayer;
+    /// # async fn example(audit: impl PublishLayer) -> polybus::Result<()> {
+    /// let bus = Bus::builder().config_file("polybus.toml").layer("kafka", audit).build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn layer(mut self, transport: impl Into<Text>, layer: impl PublishLayer) -> Self {
+        let transport = transport.into();
+        let layers = self.layers.remove(&transport);
+        let layers = layers.unwrap_or_else(|| Ok(Layers::new()));
+        let layers = layers.and_then(|layers| match layer.stage() {
+            Stage::Own => layers.layer(layer),
+            stage => Err(Error::new(
+                ErrorKind::Config,
+                format!("the layer `{stage}` of transport `{transport}` is not the program's own"),
+            )
+            .with_note("layers of ours are set in the config, for each route")),
+        });
+        self.layers.insert(transport, layers);
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -142,10 +174,11 @@ impl BusBuilder {
         };
         let routes = RouteTable::compile(&config)?;
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
+        let layers = self.take_layers(&config)?;
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, &routes, name));
+            .map(|name| self.connect(&config, &routes, name, layers.get(name)));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
         let publishers = transports.iter();
@@ -159,11 +192,26 @@ impl BusBuilder {
         ))
     }
 
+    /// The layers that were given, for transports that there are.
+    fn take_layers(&mut self, config: &Config) -> Result<BTreeMap<Text, Layers>> {
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        let layers = layers.map(|(name, layers)| {
+            if config.transports.contains_key(&name) {
+                return Ok((name, layers?));
+            }
+            let what = format!("a layer is for transport `{name}`, which the config does not have");
+            Err(Error::new(ErrorKind::Config, what)
+                .with_note("transports are named under [transports.<name>]"))
+        });
+        layers.collect()
+    }
+
     async fn connect(
         &self,
         config: &Config,
         routes: &RouteTable,
         name: &Text,
+        layers: Option<&Layers>,
     ) -> Result<(Text, Connected)> {
         let formats = FormatTable::of_transport(config, routes, name, &self.formats)?;
         let section = &config.transports[name];
@@ -183,6 +231,10 @@ impl BusBuilder {
             None => transport,
         };
         let publisher = transport.publisher().await?;
+        let publisher = match layers {
+            Some(layers) => layers.around(publisher),
+            None => publisher,
+        };
         Ok((
             name.clone(),
             Connected {

@@ -50,10 +50,13 @@
 //! | `memory` (default) | `kind = "memory"`, [`BusBuilder::in_memory`] and [`TestBus::from_file`] for tests |
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
+//! | `console` | `kind = "console"`: prints events, for development |
 //! | `full` | all of them |
 
 mod builder;
 mod bus;
+#[cfg(feature = "console")]
+pub mod console;
 mod failed;
 mod kinds;
 mod made;

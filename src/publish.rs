@@ -160,15 +160,33 @@ impl Bus {
 
     /// `known` is a way that may be that of the event.
     fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Routed> {
+        let inner = &self.inner;
+        let service = &inner.config.service;
+        if let Some(origin) = &service.origin
+            && !event.is_event()
+        {
+            return self.route_from(origin, event);
+        }
         let way = match known {
             Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
-            _ => {
-                let inner = &self.inner;
-                inner.publishing.way(&inner.routes, event.event_type())?
-            }
+            _ => inner.publishing.way(&inner.routes, event.event_type())?,
         };
-        let service = &self.inner.config.service;
         let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
+        self.sized(way, event)
+    }
+
+    /// As [`route`](Self::route), with the service's origin before the type.
+    fn route_from(&self, origin: &str, event: impl IntoEvent) -> Result<Routed> {
+        let inner = &self.inner;
+        let event_type = Text::from(format!("{origin}.{}", event.event_type()));
+        let way = inner.publishing.way(&inner.routes, &event_type)?;
+        let defaults = EventDefaults::new(&inner.config.service.name, way.codec());
+        let event = event.into_event(&defaults.with_event_type(&event_type))?;
+        self.sized(way, event)
+    }
+
+    fn sized(&self, way: Arc<Way>, event: Event) -> Result<Routed> {
+        let service = &self.inner.config.service;
         let (size, limit) = (event.size(), service.max_event_size);
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));

@@ -36,12 +36,14 @@ pub struct Subscribe<S = ()> {
 
 impl Subscribe {
     pub(crate) fn new(bus: Bus, name: Text) -> Self {
-        let settings = bus.inner.config.subscription(&name);
+        let config = &bus.inner.config;
+        let settings = config.subscription(&name);
+        let handlers = HandlerSetBuilder::new().with_origin(config.service.origin.clone());
         Self {
             bus,
             name,
             settings,
-            handlers: HandlerSetBuilder::new(),
+            handlers,
             batch: Ok(BatchLimits::default()),
             state: (),
         }
@@ -233,6 +235,7 @@ async fn join(
     Ok(Source {
         subscriber: connected.transport.subscribe(membership).await?,
         publisher: connected.publisher.clone(),
+        prefix: bus.inner.config.topic_prefix(&reading.transport),
         admin: connected.transport.admin(),
         topics: reading.topics,
         transport: reading.transport,

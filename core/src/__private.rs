@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write};
 pub use serde::de::DeserializeOwned;
 
 pub use crate::version::decode_from;
+use crate::version::type_of;
 use crate::{Error, ErrorKind};
 pub use crate::{Event, EventData, Result, Text, TypeInfo};
 
@@ -75,9 +76,10 @@ const fn same(left: &str, right: &str) -> bool {
     true
 }
 
-/// Whether an event is of the type of a struct.
-pub fn is_of<T: EventData>(event: &Event) -> bool {
-    T::TYPES.iter().any(|info| info.name == event.event_type())
+/// Whether an event of an enum is of the type of one of its variants.
+pub fn is_of<E: EventData, T: EventData>(event: &Event) -> bool {
+    let taken = type_of(E::TYPES, event.event_type());
+    taken.is_some_and(|taken| T::TYPES.iter().any(|info| info.name == taken.name))
 }
 
 /// The error for an event that none of an enum's variants takes.

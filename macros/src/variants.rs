@@ -67,7 +67,7 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
                 Self: #private::DeserializeOwned,
             {
                 #(
-                    if #private::is_of::<#types>(event) {
+                    if #private::is_of::<Self, #types>(event) {
                         return #private::EventData::from_event(event).map(Self::#idents);
                     }
                 )*

@@ -52,6 +52,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::event::with_origin;
+
 pub use fault::{Fault, Injected};
 pub use recorded::{DeadLetter, Handling, PublishedEvent, Recorded};
 
@@ -171,8 +173,10 @@ impl TestBus {
     /// If the data of one is not that of a `T`.
     #[track_caller]
     pub fn published<T: EventData + DeserializeOwned>(&self) -> Recorded<T> {
-        let is_of_type = |event_type: &str| T::TYPES.iter().any(|info| info.name == event_type);
-        let names: Vec<_> = T::TYPES.iter().map(|info| info.name).collect();
+        let origin = self.bus.inner.config.service.origin.as_deref();
+        let names = T::TYPES.iter().map(|info| with_origin(origin, info.name));
+        let names: Vec<_> = names.collect();
+        let is_of_type = |event_type: &str| names.iter().any(|name| name == event_type);
         let mut items = Vec::new();
         for it in &self.journal.log().published {
             if is_of_type(it.event.event_type()) {

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
@@ -13,12 +13,13 @@ use crate::choice::Ways;
 use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::external::ExternalServer;
-use crate::kafka_files::{LOG4J2, Node, server_properties};
+use crate::kafka_files::{LOG4J2, Node, behind_proxy, server_properties};
 use crate::kafka_tools::KafkaPrograms;
 use crate::names::free_port;
 use crate::native::{Attempt, NativeServer, Recipe};
 use crate::probe::kafka_answers;
 use crate::process::{Process, Program};
+use crate::proxy::TcpProxy;
 use crate::watchdog::Watchdog;
 
 const VARIABLE: &str = "POLYBUS_TEST_KAFKA_BROKERS";
@@ -72,6 +73,24 @@ impl KafkaServer {
     /// A server that was being started when the future was dropped is ended again.
     pub async fn start() -> Result<Self, Error> {
         unblock(Self::start_blocking).await
+    }
+
+    /// As [`start`](Self::start), always as a process of this machine, with one more way in: clients
+    /// that come through the proxy are sent to the proxy by the broker as well. The proxy's server is
+    /// set; [`brokers`](Self::brokers) is the way past it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInstalled`] without Java or Kafka's jars, and when the server does not come up.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_behind(proxy: &TcpProxy) -> Result<Self, Error> {
+        let address = proxy.address();
+        let (server, behind) = unblock(move || Self::native_behind(address)).await?;
+        proxy.set_server(&behind);
+        Ok(server)
     }
 
     /// The Kafka of this test binary: started by the first call, there until the process ends.
@@ -264,9 +283,24 @@ impl KafkaServer {
 
     fn native() -> Result<Self, Error> {
         let programs = KafkaPrograms::find()?;
-        let server = NativeServer::start("kafka", |watchdog| recipe(&programs, watchdog))?;
+        let server = NativeServer::start("kafka", |watchdog| recipe(&programs, watchdog, None))?;
         let brokers = format!("127.0.0.1:{}", server.port());
         Ok(Self::new(brokers, Backend::Native(server)))
+    }
+
+    /// The server, and its address behind the proxy.
+    fn native_behind(proxy: SocketAddr) -> Result<(Self, String), Error> {
+        let programs = KafkaPrograms::find()?;
+        let behind = Mutex::new(String::new());
+        let server = NativeServer::start("kafka", |watchdog| {
+            let listen = format!("127.0.0.1:{}", free_port());
+            let recipe = recipe(&programs, watchdog, Some((&listen, &proxy.to_string())));
+            *behind.lock().unwrap_or_else(PoisonError::into_inner) = listen;
+            recipe
+        })?;
+        let brokers = format!("127.0.0.1:{}", server.port());
+        let behind = behind.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((Self::new(brokers, Backend::Native(server)), behind))
     }
 
     fn new(brokers: String, backend: Backend) -> Self {
@@ -295,17 +329,26 @@ fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         .with_env_var("POLYBUS_CLUSTER_ID", cluster_id())
 }
 
-/// Writes the node's files and formats its storage.
-fn recipe(programs: &KafkaPrograms, watchdog: &mut Watchdog) -> Result<Recipe, Error> {
+/// Writes the node's files and formats its storage. `proxied` is where the node also listens, and the
+/// proxy that clients are told of there.
+fn recipe(
+    programs: &KafkaPrograms,
+    watchdog: &mut Watchdog,
+    proxied: Option<(&str, &str)>,
+) -> Result<Recipe, Error> {
     let directory = watchdog.directory().to_path_buf();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let properties = server_properties(&Node {
+    let node = Node {
         listen: &listen,
         advertise: &listen,
         controller: &format!("127.0.0.1:{}", free_port()),
         data: &directory.join("data"),
-    });
+    };
+    let mut properties = server_properties(&node);
+    if let Some((listen, proxy)) = proxied {
+        properties.push_str(&behind_proxy(&node, listen, proxy));
+    }
     write(&directory.join("server.properties"), &properties)?;
     write(&directory.join("log4j2.xml"), LOG4J2)?;
 

@@ -50,6 +50,12 @@ impl EventBuilder {
         &self.attributes.event_type
     }
 
+    /// Sets `type`.
+    pub(super) fn of_type(mut self, event_type: Text) -> Self {
+        self.attributes.event_type = event_type;
+        self
+    }
+
     /// Sets `id`. Default: a new UUID version 7.
     pub fn id(mut self, id: impl Into<EventId>) -> Self {
         self.id = Some(id.into());

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
+use crate::text::format_text;
 use crate::{Result, Text, version};
 
 /// One event type that a Rust type stands for.
@@ -92,18 +93,40 @@ pub struct EventDefaults<'a> {
     pub source: &'a Text,
     /// How data is written, as the event's route says.
     pub codec: Codec,
+    /// The `type`, where it is more than the value says: with the service's origin before it.
+    pub event_type: Option<&'a Text>,
 }
 
 impl<'a> EventDefaults<'a> {
     /// The defaults of a service whose events are written with a codec.
     pub fn new(source: &'a Text, codec: Codec) -> Self {
-        Self { source, codec }
+        Self {
+            source,
+            codec,
+            event_type: None,
+        }
+    }
+
+    /// Sets the whole type.
+    #[must_use]
+    pub fn with_event_type(mut self, event_type: &'a Text) -> Self {
+        self.event_type = Some(event_type);
+        self
     }
 
     /// Fills in what is not set: the source, and inside of a handler what links the event to the one
     /// that is being handled.
     pub fn fill(&self, builder: EventBuilder) -> EventBuilder {
         inherit(builder.source_or(self.source))
+    }
+}
+
+/// A type as a service of an origin publishes it: `eu.de` and `user.created` are
+/// `eu.de.user.created`.
+pub fn with_origin(origin: Option<&str>, event_type: &'static str) -> Text {
+    match origin {
+        Some(origin) => format_text!("{origin}.{event_type}"),
+        None => Text::new_static(event_type),
     }
 }
 
@@ -116,6 +139,11 @@ impl<'a> EventDefaults<'a> {
 pub trait IntoEvent: Send {
     /// The event type, which routing goes by.
     fn event_type(&self) -> &str;
+
+    /// Whether it is an event already, with a type of its own, that is published as it is.
+    fn is_event(&self) -> bool {
+        false
+    }
 
     /// The event.
     ///
@@ -131,6 +159,10 @@ impl IntoEvent for Event {
         Event::event_type(self)
     }
 
+    fn is_event(&self) -> bool {
+        true
+    }
+
     fn into_event(self, _: &EventDefaults<'_>) -> Result<Event> {
         Ok(self)
     }
@@ -142,7 +174,11 @@ impl IntoEvent for EventBuilder {
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
-        defaults.fill(self).build()
+        let builder = match defaults.event_type {
+            Some(event_type) => self.of_type(event_type.clone()),
+            None => self,
+        };
+        defaults.fill(builder).build()
     }
 }
 
@@ -153,7 +189,9 @@ impl<T: EventData + Serialize> IntoEvent for T {
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
         let info = self.type_info();
-        let mut builder = Event::builder(Text::new_static(info.name))
+        let event_type = defaults.event_type.cloned();
+        let event_type = event_type.unwrap_or_else(|| Text::new_static(info.name));
+        let mut builder = Event::builder(event_type)
             .data_version(Text::new_static(info.version))
             .encode(defaults.codec, &self)?;
         if let Some(key) = self.key() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use builder::EventBuilder;
 pub(crate) use cause::on_behalf_of;
-pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo};
+pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
-use crate::event::TypeInfo;
+use crate::event::{TypeInfo, with_origin};
 use crate::pattern::PatternMap;
 use crate::version::{self, Migrations};
-use crate::{Error, ErrorKind, Event, Pattern, Result};
+use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, Versions>,
+    by_type: HashMap<Text, Versions>,
     handlers: Vec<Registered>,
     migrations: Option<Arc<Migrations>>,
 }
@@ -65,6 +65,7 @@ pub(crate) enum Registered {
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct HandlerSetBuilder {
+    origin: Option<Text>,
     types: Vec<(&'static TypeInfo, usize)>,
     migrations: Option<Arc<Migrations>>,
     patterns: Vec<(Result<Pattern>, usize)>,
@@ -75,6 +76,13 @@ impl HandlerSetBuilder {
     /// No handlers.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets what stands before the event types of typed handlers, those that follow: the
+    /// service's origin. Patterns are of the whole type.
+    pub fn with_origin(mut self, origin: Option<Text>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
@@ -91,7 +99,7 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::One(erase(handler, state)));
-        self.types.extend(H::TYPES.iter().map(|info| (info, index)));
+        self.add_types(H::TYPES, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -120,7 +128,11 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.types.extend(H::TYPES.iter().map(|info| (info, index)));
+        self.add_types(H::TYPES, index);
+    }
+
+    fn add_types(&mut self, types: &'static [TypeInfo], index: usize) {
+        self.types.extend(types.iter().map(|info| (info, index)));
     }
 
     /// Sets the steps between versions of data.
@@ -151,17 +163,17 @@ impl HandlerSetBuilder {
             let types: Vec<TypeInfo> = self.types.iter().map(|(info, _)| **info).collect();
             migrations.check(&types)?;
         }
-        let mut by_type: HashMap<_, Versions> = HashMap::new();
+        let mut by_type = HashMap::new();
         let mut by_pattern = PatternMap::new();
         for (info, index) in self.types {
-            let versions = by_type.entry(info.name).or_default();
+            let name = with_origin(self.origin.as_deref(), info.name);
+            let versions: &mut Versions = by_type.entry(name.clone()).or_default();
             let is_first = versions.0.is_empty();
             if !versions.add(info.version, index) {
-                return Err(two_handlers(info.name));
+                return Err(two_handlers(&name));
             }
-            let pattern = Pattern::parse(info.name)?;
-            if is_first && by_pattern.insert(pattern, index).is_err() {
-                return Err(two_handlers(info.name));
+            if is_first && by_pattern.insert(Pattern::parse(&name)?, index).is_err() {
+                return Err(two_handlers(&name));
             }
         }
         for (pattern, index) in self.patterns {

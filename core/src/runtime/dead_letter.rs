@@ -8,6 +8,7 @@ use super::job::{FromPanic, Job};
 use super::{Control, Shutdown};
 use crate::backoff;
 use crate::handler::Failure;
+use crate::topic::TopicPrefix;
 use crate::transport::{
     Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, RawRecord, TopicSpec,
 };
@@ -62,6 +63,7 @@ impl FromPanic for Held {
 #[derive(Clone)]
 pub(super) struct DeadLetters {
     pub(super) transport: Text,
+    pub(super) prefix: TopicPrefix,
     pub(super) publisher: DynPublisher,
     pub(super) admin: DynAdmin,
     control: Arc<Control>,
@@ -72,12 +74,14 @@ pub(super) struct DeadLetters {
 impl DeadLetters {
     pub(super) fn new(
         transport: Text,
+        prefix: TopicPrefix,
         publisher: DynPublisher,
         admin: DynAdmin,
         control: Arc<Control>,
     ) -> Self {
         Self {
             transport,
+            prefix,
             publisher,
             admin,
             control,

@@ -165,6 +165,7 @@ impl Engine {
                 .push(Settlements::new(index, source.subscriber.settler()));
             engine.dead_letters.push(DeadLetters::new(
                 source.transport,
+                source.prefix,
                 source.publisher,
                 source.admin,
                 Arc::clone(&engine.control),
@@ -297,7 +298,9 @@ impl Engine {
     /// them would put them away again, and again.
     fn is_own_dead_letter(&self, job: &Job) -> bool {
         let topic = job.delivery.topic();
-        self.settings.dead_letter.covers(topic) && !self.named_topics[job.source].contains(topic)
+        let prefix = &self.dead_letters[job.source].prefix;
+        self.settings.dead_letter.covers(topic, prefix)
+            && !self.named_topics[job.source].contains(topic)
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.

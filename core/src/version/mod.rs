@@ -112,7 +112,21 @@ pub(crate) fn major(version: &str) -> Option<u64> {
 
 /// The version that a Rust type has for an event: the one of its type of that name.
 fn taken<T: EventData>(event: &Event) -> Option<&'static TypeInfo> {
-    T::TYPES.iter().find(|info| info.name == event.event_type())
+    type_of(T::TYPES, event.event_type())
+}
+
+/// Which of some types an event has: that of its name, or else the longest one that stands behind an
+/// origin.
+pub(crate) fn type_of(types: &'static [TypeInfo], event_type: &str) -> Option<&'static TypeInfo> {
+    let behind_origin = |info: &&TypeInfo| {
+        let before = event_type.strip_suffix(info.name);
+        before.is_some_and(|before| before.ends_with('.'))
+    };
+    let exact = types.iter().find(|info| info.name == event_type);
+    exact.or_else(|| {
+        let behind = types.iter().filter(behind_origin);
+        behind.max_by_key(|info| info.name.len())
+    })
 }
 
 /// How the version of an event's data stands to the one that a type takes. Equal where one of them

@@ -181,3 +181,22 @@ fn a_gap_between_steps_and_handlers_is_found() {
         assert_eq!(checked.is_ok(), good, "{text}: {checked:?}");
     }
 }
+
+#[test]
+fn the_type_of_an_event_may_stand_behind_an_origin() {
+    const TYPES: &[TypeInfo] = &[
+        TypeInfo::new("created", "1.0.0"),
+        TypeInfo::new("user.created", "2.0.0"),
+    ];
+    for (event_type, expected) in [
+        ("user.created", Some("user.created")),
+        ("eu.de.user.created", Some("user.created")),
+        ("created", Some("created")),
+        ("eu.created", Some("created")),
+        ("recreated", None),
+        ("user.created.again", None),
+    ] {
+        let found = super::type_of(TYPES, event_type).map(|info| info.name);
+        assert_eq!(found, expected, "{event_type}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Publishing: records go into the client's queue in the order of the calls, and come back with
 //! a position.
 
+mod alone;
 mod pending;
 mod producer;
 mod record;
@@ -222,9 +223,10 @@ impl Publisher for KafkaPublisher {
         } else {
             self.enqueue(batch, &mut ticket, deadline).await;
         }
-        ticket
+        let outcomes = ticket
             .outcomes(deadline, |index| self.late(&batch[index]))
-            .await
+            .await;
+        self.publish_alone(batch, outcomes, deadline).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {

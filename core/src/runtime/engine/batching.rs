@@ -141,6 +141,7 @@ impl Engine {
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();
-        !last || self.settings.dead_letter.topic(topic).is_none()
+        let prefix = &self.dead_letters[job.source].prefix;
+        !last || self.settings.dead_letter.topic(topic, prefix).is_none()
     }
 }
