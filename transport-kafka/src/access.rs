@@ -217,6 +217,12 @@ pub(crate) fn unsigned_token(config: &KafkaConfig) -> &'static str {
     }
 }
 
+/// Whether the password goes over the network as it is.
+pub(crate) fn shows_password(config: &KafkaConfig) -> bool {
+    let is_plain = config.sasl_mechanism == Some(SaslMechanism::Plain);
+    is_plain && !config.tls && properties::find(config, "security.protocol").is_none()
+}
+
 /// What the client said while no broker could be reached.
 #[derive(Debug, Default)]
 pub(crate) struct Told {

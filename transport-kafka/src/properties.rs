@@ -91,6 +91,8 @@ const ONCE_IN_ORDER: &str = "an event that is sent again is stored once, and in 
 const NOTHING_SKIPPED: &str = "the position of a group passes over nothing that is not settled";
 const THE_BROKER: &str = "the broker is the one that its certificate names";
 
+const NOT_READ: &str = "nobody on the way can read the password: PLAIN without `tls` shows it";
+
 const PROMISES: [Promise; 19] = [
     promise("acks", |value| matches!(value, "all" | "-1"), EVERY_REPLICA),
     promise("enable.idempotence", is_true, ONCE_IN_ORDER),
@@ -207,6 +209,9 @@ fn broken(config: &KafkaConfig) -> Vec<(&str, &'static str)> {
             broken.push((name, promise.promise));
         }
     }
+    if access::shows_password(config) {
+        broken.push(("sasl_mechanism", NOT_READ));
+    }
     broken
 }
 
@@ -233,7 +238,10 @@ fn at_most(value: &str, most: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::access::SaslMechanism;
     use crate::writing::{Acks, Partitioner};
 
     fn with(name: &str, value: &str) -> KafkaConfig {
@@ -273,6 +281,36 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_promise_that_is_broken_is_a_warning_of_its_own_without_the_value() {
+        let config = with("group.id", "hunter2").property("enable.auto.commit", "true");
+        let config = config.property("compression.type", "lz4");
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), || warn(&config, &"orders".into()));
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("WARN").count(), 2, "{text}");
+        for part in ["orders", "group.id", "enable.auto.commit", NOTHING_SKIPPED] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
     #[test]
     fn what_breaks_none_is_not_told_of() {
         for (name, value) in [
@@ -307,6 +345,20 @@ mod tests {
         let config = config.property("partitioner", "murmur2");
         assert_eq!(broken(&config), []);
         assert!(allow_idempotence(&config));
+    }
+
+    #[test]
+    fn a_login_that_proves_or_hides_nothing_is_told_of() {
+        let mut config = KafkaConfig::new(["a:1"]);
+        config.sasl_mechanism = Some(SaslMechanism::OAuthBearer);
+        assert!(broken(&config)[0].1.contains("signature"));
+        config.sasl_mechanism = Some(SaslMechanism::Plain);
+        assert_eq!(broken(&config), [("sasl_mechanism", NOT_READ)]);
+        config.tls = true;
+        assert_eq!(broken(&config), []);
+        config.sasl_mechanism = Some(SaslMechanism::ScramSha256);
+        config.tls = false;
+        assert_eq!(broken(&config), []);
     }
 
     #[test]
