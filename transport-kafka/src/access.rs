@@ -20,7 +20,7 @@ const CERTIFICATE_ADVICE: &str = "do the brokers demand a certificate of their c
 
 /// What is said where the port may expect something else.
 const LISTENER_ADVICE: &str =
-    "`tls` and `sasl_mechanism` must be what the brokers expect on this port";
+    "are `tls` and `sasl_mechanism` what the brokers expect on this port?";
 
 /// How a client logs in to the brokers, in Kafka's own spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -140,7 +140,10 @@ fn validate_login(config: &KafkaConfig) -> Result<(), (&'static str, String)> {
         (_, None) => return Err(("sasl_mechanism", format!("{name} needs `password`"))),
         (_, Some(_)) => {}
     }
-    let is_plain_name = |user: &Text| user.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    let is_plain_name = |user: &Text| {
+        user.bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+    };
     if mechanism == SaslMechanism::OAuthBearer && !config.user.as_ref().is_some_and(is_plain_name) {
         let why = "may have ASCII letters, digits and signs but quotes in a token";
         return Err(("user", why.to_owned()));
@@ -276,12 +279,14 @@ impl Told {
             .error(OPERATION, ErrorKind::Connect, late)
             .with_effect(Effect::NotApplied);
         let reason = self.reason.unwrap_or_default();
+        // A connection that is closed at once, without a word, leaves no reason.
         let of_the_listener = ["SSL", "PLAINTEXT broker", "security.protocol"];
-        if of_the_listener.iter().any(|sign| reason.contains(sign)) {
+        if reason.is_empty() || of_the_listener.iter().any(|sign| reason.contains(sign)) {
             error = error.with_note(LISTENER_ADVICE);
-        } else if config.tls && config.certificate_file.is_none() {
-            // With TLS 1.3 a broker that misses a certificate ends the connection behind the
-            // handshake, and what it says may be lost with it.
+        }
+        // With TLS 1.3 a broker that misses a certificate ends the connection behind the handshake,
+        // and what it says may be lost with it.
+        if config.tls && config.certificate_file.is_none() {
             error = error.with_note(CERTIFICATE_ADVICE);
         }
         match reason.is_empty() {
@@ -315,10 +320,16 @@ fn refusal(code: RDKafkaErrorCode, reason: &str) -> Option<(&'static str, &'stat
 pub(crate) fn setting_in(config: &KafkaConfig, text: &str) -> Option<&'static str> {
     let settings = [
         ("ssl.ca.location", "ca_file", config.ca_file.is_some()),
-        ("ssl.certificate.location", "certificate_file", config.certificate_file.is_some()),
+        (
+            "ssl.certificate.location",
+            "certificate_file",
+            config.certificate_file.is_some(),
+        ),
         ("ssl.key.location", "key_file", config.key_file.is_some()),
         ("Private key check", "key_file", config.key_file.is_some()),
     ];
-    let mut named = settings.into_iter().filter(|(sign, _, is_set)| *is_set && text.contains(sign));
+    let mut named = settings
+        .into_iter()
+        .filter(|(sign, _, is_set)| *is_set && text.contains(sign));
     named.next().map(|(_, setting, _)| setting)
 }

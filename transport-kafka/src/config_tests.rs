@@ -207,7 +207,10 @@ async fn a_contradiction_is_told_with_its_line_and_without_secrets() {
     let error = KafkaFactory::new().connect(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let told = format!("{error}\n{error:?}");
-    assert!(told.contains("user") && told.contains("sasl_mechanism"), "{told}");
+    assert!(
+        told.contains("user") && told.contains("sasl_mechanism"),
+        "{told}"
+    );
     assert!(told.contains("line 3") || told.contains(":3"), "{told}");
     assert!(!told.contains("hunter2"), "{told}");
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use polybus_core::Text;
 use rdkafka::ClientConfig;
-use serde::de::{Deserializer, Error as _};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use crate::access::{self, UNSIGNED_TOKEN};
 use crate::config::KafkaConfig;
@@ -192,7 +192,11 @@ fn broken(config: &KafkaConfig) -> Vec<(&str, &'static str)> {
     let typed = [
         ("acks", "acks", config.acks.name()),
         ("partitioner", "partitioner", config.partitioner.name()),
-        ("sasl_mechanism", UNSIGNED_TOKEN, access::unsigned_token(config)),
+        (
+            "sasl_mechanism",
+            UNSIGNED_TOKEN,
+            access::unsigned_token(config),
+        ),
     ];
     let typed = typed
         .into_iter()
@@ -219,16 +223,22 @@ fn broken(config: &KafkaConfig) -> Vec<(&str, &'static str)> {
 pub(crate) fn allow_idempotence(config: &KafkaConfig) -> bool {
     let conditions = ["acks", "max.in.flight", "queuing.strategy", "retries"];
     let broken = broken(config);
-    !broken.iter().any(|(name, _)| conditions.contains(&canonical(name)))
+    !broken
+        .iter()
+        .any(|(name, _)| conditions.contains(&canonical(name)))
 }
 
 /// As the client reads a boolean.
 fn is_true(value: &str) -> bool {
-    ["true", "t", "1"].iter().any(|it| value.eq_ignore_ascii_case(it))
+    ["true", "t", "1"]
+        .iter()
+        .any(|it| value.eq_ignore_ascii_case(it))
 }
 
 fn is_false(value: &str) -> bool {
-    ["false", "f", "0"].iter().any(|it| value.eq_ignore_ascii_case(it))
+    ["false", "f", "0"]
+        .iter()
+        .any(|it| value.eq_ignore_ascii_case(it))
 }
 
 /// Whether it is a number of at most so much. What is none is refused by the client.
@@ -255,7 +265,11 @@ mod tests {
             ("request.required.acks", "0", EVERY_REPLICA),
             ("enable.idempotence", "false", ONCE_IN_ORDER),
             ("max.in.flight", "6", ONCE_IN_ORDER),
-            ("max.in.flight.requests.per.connection", "100", ONCE_IN_ORDER),
+            (
+                "max.in.flight.requests.per.connection",
+                "100",
+                ONCE_IN_ORDER,
+            ),
             ("queuing.strategy", "lifo", ONCE_IN_ORDER),
             ("retries", "0", "sent again"),
             ("message.send.max.retries", "0", "sent again"),

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
 /// How an event is written into a record. Every format is read, whatever this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

@@ -41,7 +41,11 @@ pub(super) fn record(outgoing: &Outgoing, format: Format, number: usize) -> Reco
 }
 
 /// No value at all is a tombstone; an empty one is not.
-fn with_content<'a>(record: Record<'a>, key: Option<&'a [u8]>, value: Option<&'a Bytes>) -> Record<'a> {
+fn with_content<'a>(
+    record: Record<'a>,
+    key: Option<&'a [u8]>,
+    value: Option<&'a Bytes>,
+) -> Record<'a> {
     let record = match key {
         Some(key) => record.key(key),
         None => record,

@@ -24,7 +24,9 @@ async fn partitions(config: KafkaConfig, keys: &[&str]) -> Vec<u32> {
     let publisher = kafka.publisher().await.unwrap();
     let batch: Vec<_> = keys.iter().map(|key| with_key(&topic, key)).collect();
     let outcomes = publisher.publish(&batch).await;
-    let chosen = outcomes.into_iter().map(|it| it.into_result().unwrap().partition());
+    let chosen = outcomes
+        .into_iter()
+        .map(|it| it.into_result().unwrap().partition());
     let chosen = chosen.collect();
     publisher.close(deadline()).await.unwrap();
     chosen
@@ -39,7 +41,10 @@ async fn a_key_goes_where_the_hash_of_the_java_client_says() {
         ("foobar", -790_332_482),
         ("a-little-bit-long-string", -985_981_536),
         ("a-little-bit-longer-string", -1_486_304_829),
-        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        (
+            "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+            -58_897_971,
+        ),
         ("abc", 479_470_107),
     ];
     let keys = known.map(|(key, _)| key);
@@ -60,10 +65,20 @@ async fn java_writes_a_key_to_the_same_partition() {
     let server = KafkaServer::shared().await;
     let kafka = connect(server).await;
     let topic = topic(&kafka, PARTITIONS).await;
-    let keys: Vec<String> = (0..40).map(|number| format!("{}-é", unique_key(number))).collect();
-    let lines: String = keys.iter().map(|key| format!("{key}\tfrom java\n")).collect();
+    let keys: Vec<String> = (0..40)
+        .map(|number| format!("{}-é", unique_key(number)))
+        .collect();
+    let lines: String = keys
+        .iter()
+        .map(|key| format!("{key}\tfrom java\n"))
+        .collect();
     let class = "org.apache.kafka.tools.ConsoleProducer";
-    let arguments = ["--topic", topic.name(), "--reader-property", "parse.key=true"];
+    let arguments = [
+        "--topic",
+        topic.name(),
+        "--reader-property",
+        "parse.key=true",
+    ];
     server.run_tool(class, &arguments, &lines).await.unwrap();
     let mut java = BTreeMap::new();
     for (partition, end) in (0..).zip(server.end_offsets(topic.name()).await.unwrap()) {

@@ -100,7 +100,10 @@ async fn refused(mut config: KafkaConfig) -> Error {
     let error = connecting.expect("the deadline ends it").unwrap_err();
     assert_eq!(error.effect(), Effect::NotApplied, "{error:?}");
     assert!(!format!("{error:?}{error}").contains(PASSWORD), "{error:?}");
-    assert!(!format!("{error:?}{error}").contains("hunter2"), "{error:?}");
+    assert!(
+        !format!("{error:?}{error}").contains("hunter2"),
+        "{error:?}"
+    );
     error
 }
 

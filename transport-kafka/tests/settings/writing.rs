@@ -61,10 +61,18 @@ async fn a_plain_event_stands_there_as_key_and_data_alone() {
     let kafka = KafkaTransport::connect(config).await.unwrap();
     let topic = topic(&kafka, 1).await;
     let publisher = kafka.publisher().await.unwrap();
-    let event = || Event::builder("deal.closed").source("s").subject("not written");
+    let event = || {
+        Event::builder("deal.closed")
+            .source("s")
+            .subject("not written")
+    };
     let mut hop = Headers::new();
     hop.push("traceparent", Some(Bytes::from_static(b"00-1-2-01")));
-    let full = event().key("deal-1").data(r#"{"price":7}"#).build().unwrap();
+    let full = event()
+        .key("deal-1")
+        .data(r#"{"price":7}"#)
+        .build()
+        .unwrap();
     let batch = [
         Outgoing::new(topic.clone(), full).with_headers(hop),
         Outgoing::new(topic.clone(), event().data("").build().unwrap()),
@@ -127,7 +135,9 @@ async fn events_are_accepted_at_each_level_of_acks() {
         let topic = topic(&kafka, 1).await;
         let publisher = kafka.publisher().await.unwrap();
         let outcomes = publisher.publish(&numbered(&topic, 0..2, 1)).await;
-        let positions = outcomes.into_iter().map(|it| it.into_result().unwrap().offset());
+        let positions = outcomes
+            .into_iter()
+            .map(|it| it.into_result().unwrap().offset());
         assert_eq!(positions.collect::<Vec<_>>(), offsets, "{acks:?}");
         let records = bare_records(&bare_reader(server, &topic, 0), 2);
         assert_eq!(records[1].payload(), Some(&b"1"[..]));
