@@ -15,6 +15,9 @@ use crate::properties;
 /// The property by which the client makes tokens without a signature.
 pub(crate) const UNSIGNED_TOKEN: &str = "enable.sasl.oauthbearer.unsecure.jwt";
 
+/// How long such a token is good for: longer than any test, because the client makes one alone.
+const TOKEN_SECONDS: u32 = 30 * 24 * 3600;
+
 /// What is said where the brokers may miss a certificate of ours.
 const CERTIFICATE_ADVICE: &str = "do the brokers demand a certificate of their clients? It is set by `certificate_file` and `key_file`";
 
@@ -182,7 +185,8 @@ pub(crate) fn apply(client: &mut ClientConfig, config: &KafkaConfig) {
         let user = config.user.as_deref().unwrap_or_default();
         if mechanism == SaslMechanism::OAuthBearer {
             client.set(UNSIGNED_TOKEN, "true");
-            client.set("sasl.oauthbearer.config", format!("principal={user}"));
+            let token = format!("principal={user} lifeSeconds={TOKEN_SECONDS}");
+            client.set("sasl.oauthbearer.config", token);
         } else {
             client.set("sasl.username", user);
         }
@@ -275,10 +279,13 @@ impl Told {
                 .with_note(refusal.reason)
                 .with_note(refusal.advice);
         }
+        let reason = self.reason.unwrap_or_default();
         let mut error = origin
             .error(OPERATION, ErrorKind::Connect, late)
             .with_effect(Effect::NotApplied);
-        let reason = self.reason.unwrap_or_default();
+        if !reason.is_empty() {
+            error = error.with_note(reason.as_str());
+        }
         // A connection that is closed at once, without a word, leaves no reason.
         let of_the_listener = ["SSL", "PLAINTEXT broker", "security.protocol"];
         if reason.is_empty() || of_the_listener.iter().any(|sign| reason.contains(sign)) {
@@ -289,10 +296,7 @@ impl Told {
         if config.tls && config.certificate_file.is_none() {
             error = error.with_note(CERTIFICATE_ADVICE);
         }
-        match reason.is_empty() {
-            true => error,
-            false => error.with_note(reason),
-        }
+        error
     }
 }
 
@@ -316,20 +320,87 @@ fn refusal(code: RDKafkaErrorCode, reason: &str) -> Option<(&'static str, &'stat
     }
 }
 
-/// The setting that a text of the client is about, which calls it by the name of a property.
-pub(crate) fn setting_in(config: &KafkaConfig, text: &str) -> Option<&'static str> {
-    let settings = [
-        ("ssl.ca.location", "ca_file", config.ca_file.is_some()),
+/// What to do about a client that can't be made, where a file is the reason. Its own text calls the
+/// files by the names of properties.
+pub(crate) fn advice_on_files(config: &KafkaConfig, text: &str) -> Option<&'static str> {
+    let files = [
+        (
+            "ssl.ca.location",
+            &config.ca_file,
+            "`ca_file` holds no certificates of authorities",
+        ),
         (
             "ssl.certificate.location",
-            "certificate_file",
-            config.certificate_file.is_some(),
+            &config.certificate_file,
+            "`certificate_file` holds no certificate",
         ),
-        ("ssl.key.location", "key_file", config.key_file.is_some()),
-        ("Private key check", "key_file", config.key_file.is_some()),
+        (
+            "ssl.key.location",
+            &config.key_file,
+            "`key_file` does not fit `certificate_file`, or `key_password` does not fit it",
+        ),
     ];
-    let mut named = settings
+    let mut named = files
         .into_iter()
-        .filter(|(sign, _, is_set)| *is_set && text.contains(sign));
-    named.next().map(|(_, setting, _)| setting)
+        .filter(|(property, file, _)| file.is_some() && text.contains(property));
+    named.next().map(|(_, _, advice)| advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use RDKafkaErrorCode as C;
+
+    use super::*;
+
+    const ALERT: &str = "Receive failed: SSL routines::tlsv13 alert certificate required";
+    const FOREIGN: &str = "SSL handshake failed: certificate verify failed: could not be verified";
+
+    fn told(said: &[(C, &str)]) -> Told {
+        let mut told = Told::default();
+        for (code, reason) in said {
+            told.note(Some(*code), reason);
+        }
+        told
+    }
+
+    fn error(told: Told) -> Error {
+        let config = KafkaConfig::new(["a:1"]);
+        let origin = Origin::new("kafka".into(), config.brokers());
+        told.into_error(&config, &origin, "late".to_owned())
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_broker_that_is_away() {
+        for (code, reason, kind, says) in [
+            (C::Authentication, "no", ErrorKind::Unauthorized, "login"),
+            (C::SSL, FOREIGN, ErrorKind::Unauthorized, "`ca_file`"),
+            (C::SSL, ALERT, ErrorKind::Unauthorized, "`certificate_file`"),
+            (
+                C::BrokerTransportFailure,
+                ALERT,
+                ErrorKind::Unauthorized,
+                "`certificate_file`",
+            ),
+            (C::SSL, "SSL wrong version", ErrorKind::Connect, "`tls`"),
+            (C::Resolve, "no such host", ErrorKind::Connect, "late"),
+        ] {
+            let error = error(told(&[(code, reason)]));
+            assert_eq!(error.kind(), kind, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(says) && text.contains(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_broker_of_several_that_refuses_ends_nothing() {
+        let mut one = told(&[(C::Authentication, "no")]);
+        assert!(!one.is_final());
+        one.note(Some(C::AllBrokersDown), "2/2 brokers are down");
+        assert!(one.is_final());
+        assert_eq!(error(one).kind(), ErrorKind::Unauthorized);
+        let away = told(&[(C::Resolve, "no such host"), (C::AllBrokersDown, "1/1")]);
+        assert!(!away.is_final(), "they may come back");
+        let away = error(away);
+        assert!(away.to_string().contains("no such host"), "{away}");
+    }
 }

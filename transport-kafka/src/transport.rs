@@ -79,13 +79,13 @@ impl KafkaTransport {
 
 /// A client that can't be made, mostly because OpenSSL does not like a file.
 fn not_made(config: &KafkaConfig, origin: &Origin, error: KafkaError) -> Error {
-    let setting = match &error {
-        KafkaError::ClientCreation(why) => access::setting_in(config, why),
+    let advice = match &error {
+        KafkaError::ClientCreation(why) => access::advice_on_files(config, why),
         _ => None,
     };
     let error = origin.client("connect", error);
-    match setting {
-        Some(setting) => error.with_note(format!("it is about the file of `{setting}`")),
+    match advice {
+        Some(advice) => error.with_note(advice),
         None => error,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use polybus_core::transport::{Admin, Publisher, Subscriber, Transport};
 use polybus_core::{Effect, Error, ErrorKind};
@@ -96,6 +96,20 @@ async fn works(config: KafkaConfig) {
 /// The error of a connect, which comes in time and shows no secret.
 async fn refused(mut config: KafkaConfig) -> Error {
     config.connect_deadline = Duration::from_secs(5);
+    refused_before_its_deadline(config).await
+}
+
+/// What is refused once is refused again: nobody waits for it.
+async fn refused_for_good(mut config: KafkaConfig) -> Error {
+    config.connect_deadline = Duration::from_secs(3600);
+    let error = refused_before_its_deadline(config).await;
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
+    assert!(!error.retryable(), "{error:?}");
+    assert!(error.to_string().contains("127.0.0.1:"), "{error}");
+    error
+}
+
+async fn refused_before_its_deadline(config: KafkaConfig) -> Error {
     let connecting = timeout(PATIENCE, KafkaTransport::connect(config)).await;
     let error = connecting.expect("the deadline ends it").unwrap_err();
     assert_eq!(error.effect(), Effect::NotApplied, "{error:?}");
@@ -105,13 +119,6 @@ async fn refused(mut config: KafkaConfig) -> Error {
         "{error:?}"
     );
     error
-}
-
-fn assert_refused(error: &Error, says: &str) {
-    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
-    assert!(!error.retryable(), "{error:?}");
-    let text = error.to_string();
-    assert!(text.contains(says) && text.contains("127.0.0.1:"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +162,6 @@ async fn the_key_of_a_certificate_may_be_encrypted() {
     assert!(error.to_string().contains("`key_file`"), "{error}");
 }
 
-/// At once, not at the deadline: what is refused once is refused again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_login_is_refused_by_each_mechanism() {
     let secure = Secure::shared().await;
@@ -168,8 +174,8 @@ async fn a_wrong_login_is_refused_by_each_mechanism() {
             let mut config = secure.with_login(mechanism);
             config.user = Some(user.into());
             config.password = Some(password.into());
-            let error = refused(config).await;
-            assert_refused(&error, "`password`");
+            let error = refused_for_good(config).await;
+            assert!(error.to_string().contains("`password`"), "{error}");
         }
     }
 }
@@ -178,13 +184,13 @@ async fn a_wrong_login_is_refused_by_each_mechanism() {
 async fn brokers_of_a_foreign_authority_are_not_accepted() {
     let secure = Secure::shared().await;
     let foreign = Certificates::generate().unwrap();
-    let mut config = secure.with_login(SaslMechanism::Plain);
-    config.ca_file = Some(foreign.authority());
-    assert_refused(&refused(config).await, "`ca_file`");
-    // Nor are they without any authority of ours: the system does not know it.
-    let mut config = secure.with_login(SaslMechanism::Plain);
-    config.ca_file = None;
-    assert_refused(&refused(config).await, "`ca_file`");
+    // Without a file it is the system's authorities, which do not know ours.
+    for authority in [Some(foreign.authority()), None] {
+        let mut config = secure.with_login(SaslMechanism::Plain);
+        config.ca_file = authority;
+        let error = refused_for_good(config).await;
+        assert!(error.to_string().contains("`ca_file`"), "{error}");
+    }
 }
 
 /// With TLS 1.3 the refusal comes behind the handshake, and may be lost with the connection.
@@ -218,12 +224,10 @@ async fn a_port_that_expects_something_else_is_told_of_in_time() {
         ("no TLS to a port with", plain_to_tls),
         ("no login where one is needed", no_login),
     ] {
-        let began = Instant::now();
         let error = refused(config).await;
         assert_eq!(error.kind(), ErrorKind::Connect, "{case}: {error:?}");
         assert!(error.retryable(), "{case}: {error:?}");
         assert!(error.to_string().contains("`tls`"), "{case}: {error}");
-        assert!(began.elapsed() < PATIENCE, "{case}");
     }
 }
 
