@@ -15,8 +15,9 @@ use crate::properties;
 /// The property by which the client makes tokens without a signature.
 pub(crate) const UNSIGNED_TOKEN: &str = "enable.sasl.oauthbearer.unsecure.jwt";
 
-/// How long such a token is good for: longer than any test, because the client makes one alone.
-const TOKEN_SECONDS: u32 = 30 * 24 * 3600;
+/// How long such a token is good for: longer than any test, because the client makes one alone. It
+/// counts the milliseconds in 32 bits.
+const TOKEN_SECONDS: u32 = 7 * 24 * 3600;
 
 /// What is said where the brokers may miss a certificate of ours.
 const CERTIFICATE_ADVICE: &str = "do the brokers demand a certificate of their clients? It is set by `certificate_file` and `key_file`";
