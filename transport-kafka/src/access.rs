@@ -264,7 +264,7 @@ impl Told {
         self.reason = Some(reason.to_owned());
     }
 
-    /// Whether trying on is of no use: every broker that is known refuses.
+    /// Whether trying on is of no use: a broker refuses, and so do the others or they are away.
     pub(crate) fn is_final(&self) -> bool {
         self.all_down && self.refusal.is_some()
     }

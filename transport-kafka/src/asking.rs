@@ -54,7 +54,7 @@ impl Asking {
     }
 
     /// Waits until a broker has answered. Otherwise returns what the client said meanwhile: before
-    /// the time is up if every broker refuses this client.
+    /// the time is up if a broker refuses this client and no other takes it.
     pub(crate) fn reach(&self, within: Duration) -> Result<(), Told> {
         let deadline = Instant::now() + within;
         loop {

@@ -99,7 +99,8 @@ pub struct KafkaConfig {
     pub group_protocol: GroupProtocol,
     /// The name of this process as a member of its groups, for subscriptions that name none
     /// ([`Subscription::member`](polybus_core::transport::Subscription::member)). Two processes must
-    /// not have the same: `"${HOSTNAME}"` of a pod in a stateful set is a good one. Default: none.
+    /// not have the same, nor two transports of a bus to the same brokers: `"${HOSTNAME}"` of a pod in
+    /// a stateful set is a good one. Default: none.
     pub member: Option<Text>,
     /// Whether a group keeps the place of a member that is gone, by its name, for `session_timeout`
     /// (`group.instance.id`): one that comes back in that time goes on with its partitions, and the

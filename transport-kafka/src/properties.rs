@@ -181,7 +181,6 @@ pub(crate) fn warn(config: &KafkaConfig, transport: &Text) {
         tracing::warn!(
             transport = transport.as_str(),
             setting,
-            promise,
             "with this setting it is not true any more that {promise}"
         );
     }
