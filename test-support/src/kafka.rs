@@ -14,6 +14,7 @@ use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::external::ExternalServer;
 use crate::kafka_files::{LOG4J2, Node, behind_proxy, server_properties};
+use crate::kafka_options::{Doors, KafkaOptions};
 use crate::kafka_tools::KafkaPrograms;
 use crate::names::free_port;
 use crate::native::{Attempt, NativeServer, Recipe};
@@ -58,6 +59,8 @@ exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurati
 pub struct KafkaServer {
     brokers: String,
     url: String,
+    sasl_brokers: Option<String>,
+    mutual_tls_brokers: Option<String>,
     backend: Arc<Backend>,
 }
 
@@ -132,6 +135,20 @@ impl KafkaServer {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The bootstrap servers for TLS with a login: of a server that was started with
+    /// [`KafkaOptions::secure`].
+    #[must_use]
+    pub fn sasl_brokers(&self) -> Option<&str> {
+        self.sasl_brokers.as_deref()
+    }
+
+    /// The bootstrap servers for TLS with a certificate of the client: of a server that was started with
+    /// [`KafkaOptions::secure`].
+    #[must_use]
+    pub fn mutual_tls_brokers(&self) -> Option<&str> {
+        self.mutual_tls_brokers.as_deref()
     }
 
     /// The id of the server's process, while it runs as a process of this machine: not in a container, and
@@ -283,18 +300,32 @@ impl KafkaServer {
 
     fn native() -> Result<Self, Error> {
         let programs = KafkaPrograms::find()?;
-        let server = NativeServer::start("kafka", |watchdog| recipe(&programs, watchdog, None))?;
-        let brokers = format!("127.0.0.1:{}", server.port());
-        Ok(Self::new(brokers, Backend::Native(server)))
+        let options = KafkaOptions::new();
+        let server = NativeServer::start("kafka", |watchdog| {
+            recipe(&programs, &options, None, None, watchdog)
+        })?;
+        Ok(Self::own(server, None))
+    }
+
+    /// A process of this machine.
+    pub(crate) fn own(server: NativeServer, doors: Option<Doors>) -> Self {
+        let brokers = |port: u16| format!("127.0.0.1:{port}");
+        Self {
+            sasl_brokers: doors.map(|doors| brokers(doors.sasl)),
+            mutual_tls_brokers: doors.map(|doors| brokers(doors.mutual_tls)),
+            ..Self::new(brokers(server.port()), Backend::Native(server))
+        }
     }
 
     /// The server, and its address behind the proxy.
     fn native_behind(proxy: SocketAddr) -> Result<(Self, String), Error> {
         let programs = KafkaPrograms::find()?;
+        let (options, proxy) = (KafkaOptions::new(), proxy.to_string());
         let behind = Mutex::new(String::new());
         let server = NativeServer::start("kafka", |watchdog| {
             let listen = format!("127.0.0.1:{}", free_port());
-            let recipe = recipe(&programs, watchdog, Some((&listen, &proxy.to_string())));
+            let proxied = Some((listen.as_str(), proxy.as_str()));
+            let recipe = recipe(&programs, &options, None, proxied, watchdog);
             *behind.lock().unwrap_or_else(PoisonError::into_inner) = listen;
             recipe
         })?;
@@ -307,6 +338,8 @@ impl KafkaServer {
         Self {
             url: format!("kafka://{brokers}"),
             brokers,
+            sasl_brokers: None,
+            mutual_tls_brokers: None,
             backend: Arc::new(backend),
         }
     }
@@ -331,10 +364,12 @@ fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
 
 /// Writes the node's files and formats its storage. `proxied` is where the node also listens, and the
 /// proxy that clients are told of there.
-fn recipe(
+pub(crate) fn recipe(
     programs: &KafkaPrograms,
-    watchdog: &mut Watchdog,
+    options: &KafkaOptions,
+    doors: Option<Doors>,
     proxied: Option<(&str, &str)>,
+    watchdog: &mut Watchdog,
 ) -> Result<Recipe, Error> {
     let directory = watchdog.directory().to_path_buf();
     let port = free_port();
@@ -345,14 +380,17 @@ fn recipe(
         controller: &format!("127.0.0.1:{}", free_port()),
         data: &directory.join("data"),
     };
-    let mut properties = server_properties(&node);
+    // Of two lines for one setting Kafka takes the later.
+    let mut properties = server_properties(&node) + &options.lines(&node, doors, &directory)?;
     if let Some((listen, proxy)) = proxied {
         properties.push_str(&behind_proxy(&node, listen, proxy));
     }
     write(&directory.join("server.properties"), &properties)?;
     write(&directory.join("log4j2.xml"), LOG4J2)?;
 
-    let format = ["format", "-t", &cluster_id(), "-c", "server.properties"];
+    let (id, further) = (cluster_id(), options.format_arguments());
+    let mut format = vec!["format", "-t", &id, "-c", "server.properties"];
+    format.extend(further.iter().map(String::as_str));
     let mut format = Process::start(
         &Program {
             command: programs.command(&[], "kafka.tools.StorageTool", &format),
@@ -366,14 +404,14 @@ fn recipe(
         return Err(format.ended_early(status));
     }
 
-    let options = [
+    let flags = [
         "-Xmx256m",
         "-XX:+UseSerialGC",
         "-Dlog4j2.configurationFile=log4j2.xml",
     ];
     Ok(Recipe {
         program: Program {
-            command: programs.command(&options, "kafka.Kafka", &["server.properties"]),
+            command: programs.command(&flags, "kafka.Kafka", &["server.properties"]),
             log: directory.join("kafka.log"),
         },
         port,

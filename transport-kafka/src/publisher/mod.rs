@@ -23,12 +23,14 @@ use self::producer::{Handle, Producer, Record};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{Origin, code_of};
+use crate::writing::Format;
 
 /// How long to wait at most before the client's queue is looked at again. An answer ends the
 /// wait, but the client frees the record's place only a moment after it.
 const ROOM_CHECK: Duration = Duration::from_millis(1);
 
-/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync.
+/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync, unless
+/// [`acks`](KafkaConfig::acks) says otherwise.
 ///
 /// An accepted event's position is its partition and offset. A broker that had taken an event
 /// before an answer was lost may confirm it without an offset, which is then `u64::MAX`.
@@ -38,6 +40,7 @@ const ROOM_CHECK: Duration = Duration::from_millis(1);
 pub struct KafkaPublisher {
     origin: Origin,
     client: ClientConfig,
+    format: Format,
     delivery_deadline: Duration,
     operation_deadline: Duration,
     pending: Arc<Pending>,
@@ -87,6 +90,7 @@ impl KafkaPublisher {
         Ok(Self {
             origin,
             client,
+            format: config.format,
             delivery_deadline: config.delivery_deadline,
             operation_deadline: config.operation_deadline,
             pending,
@@ -122,7 +126,7 @@ impl KafkaPublisher {
     ) -> Result<(), Option<Outcome>> {
         let topic = outgoing.topic.name();
         let refused = |error| Some(self.origin.not_taken(topic, error));
-        let mut record = record::record(outgoing, number);
+        let mut record = record::record(outgoing, self.format, number);
         let (mut looked_up, mut rebuilt) = (false, false);
         loop {
             record = match try_send(producer, record) {
