@@ -132,10 +132,11 @@ impl KafkaPublisher {
             record = match try_send(producer, record) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full(record)) => {
+                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
+                    // Room that comes later is not taken: nobody waits for the answer any more.
                     if Instant::now() >= deadline {
                         return Err(None);
                     }
-                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
                     record
                 }
                 Err(Refusal::Fatal(record)) if !rebuilt => {
