@@ -139,7 +139,8 @@ impl Engine {
     /// Gives a job back to its group.
     pub(super) fn release(&mut self, job: Job) {
         self.counters.released(1);
-        self.unfinished += usize::from(self.stopping);
+        // A job that is held hears of a stop before the engine does.
+        self.unfinished += usize::from(self.stopping || self.shutdown.is_requested());
         self.settle(job, Settlement::Release, Progress::Released);
     }
 
