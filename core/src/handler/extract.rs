@@ -1,3 +1,6 @@
+use std::any::Any;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +68,8 @@ pub struct CallInfo {
     pub deadline: Option<Instant>,
     /// Cancelled when the subscription stops.
     pub stopping: CancellationToken,
+    /// What the runtime has for extractors that it knows and this module does not.
+    pub(crate) scope: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl CallInfo {
@@ -80,7 +85,13 @@ impl CallInfo {
             attempt: 1,
             deadline: None,
             stopping,
+            scope: None,
         }
+    }
+
+    /// What the runtime has for an extractor.
+    pub(crate) fn scope<T: Any>(&self) -> Option<&T> {
+        self.scope.as_deref()?.downcast_ref()
     }
 }
 
@@ -93,6 +104,10 @@ impl CallInfo {
 pub trait FromDelivery<S>: Sized {
     /// The event types it takes, if it takes only some.
     const TYPES: &'static [TypeInfo] = &[];
+
+    /// Whether its subscription has to be
+    /// [exactly-once](crate::config::SubscriptionConfig::exactly_once) for it.
+    const TRANSACTIONAL: bool = false;
 
     /// Takes the value from a call.
     ///

@@ -13,6 +13,7 @@ pub struct HandlerSet {
     /// The usual way: one hash probe for the types of typed handlers.
     by_type: HashMap<&'static str, usize>,
     handlers: Vec<Registered>,
+    transactional: bool,
 }
 
 /// A handler of a subscription.
@@ -30,6 +31,7 @@ pub struct HandlerSetBuilder {
     types: Vec<(&'static str, usize)>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
+    transactional: bool,
 }
 
 impl HandlerSetBuilder {
@@ -51,6 +53,7 @@ impl HandlerSetBuilder {
                 "a handler for `on` needs an argument `Payload<T>`; use `on_pattern` or `on_any` without one"
             );
         }
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
         self.types
             .extend(H::TYPES.iter().map(|info| (info.name, index)));
@@ -63,6 +66,7 @@ impl HandlerSetBuilder {
         S: Send + Sync + 'static,
         Args: 'static,
     {
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
         self.patterns.push((Pattern::parse(pattern), index));
     }
@@ -120,6 +124,7 @@ impl HandlerSetBuilder {
             by_pattern,
             by_type,
             handlers: self.handlers,
+            transactional: self.transactional,
         })
     }
 }
@@ -151,6 +156,11 @@ impl HandlerSet {
     /// A handler by its index.
     pub(crate) fn registered(&self, index: usize) -> &Registered {
         &self.handlers[index]
+    }
+
+    /// Whether one of the handlers takes part in a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.transactional
     }
 
     /// Whether one of the handlers takes several events at once.
