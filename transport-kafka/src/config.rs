@@ -29,6 +29,11 @@ pub struct KafkaConfig {
     /// The name that the brokers' logs and quotas know this client by. Default: the name of the
     /// service.
     pub client_id: Option<String>,
+    /// What this process is known by where it publishes in transactions. At most one running
+    /// process may have it, as each shuts out the one before: `"shop-${HOSTNAME}"`, say. A process
+    /// that starts again under the same id ends at once what it left open; without that, readers
+    /// wait for open transactions until `delivery_deadline` is over. Default: made up, unique.
+    pub transactional_id: Option<String>,
     /// How long to wait for the brokers when a transport, a publisher or a subscriber is made.
     /// Default: 10 s.
     #[serde(deserialize_with = "duration")]
@@ -123,6 +128,9 @@ impl KafkaConfig {
                 "is missing: name at least one broker as `host:port`",
             );
         }
+        if self.transactional_id.as_ref().is_some_and(String::is_empty) {
+            return wrong("transactional_id", "is empty");
+        }
         for (setting, duration) in [
             ("connect_deadline", self.connect_deadline),
             ("operation_deadline", self.operation_deadline),
@@ -162,6 +170,7 @@ impl Default for KafkaConfig {
         Self {
             brokers: Vec::new(),
             client_id: None,
+            transactional_id: None,
             connect_deadline: Duration::from_secs(10),
             operation_deadline: Duration::from_secs(10),
             delivery_deadline: Duration::from_secs(30),
@@ -187,6 +196,7 @@ impl fmt::Debug for KafkaConfig {
         f.debug_struct("KafkaConfig")
             .field("brokers", &self.brokers)
             .field("client_id", &self.client_id)
+            .field("transactional_id", &self.transactional_id)
             .field("connect_deadline", &self.connect_deadline)
             .field("operation_deadline", &self.operation_deadline)
             .field("delivery_deadline", &self.delivery_deadline)

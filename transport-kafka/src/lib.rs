@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod error;
 mod factory;
+mod ids;
 mod publisher;
 mod settle;
 mod subscriber;

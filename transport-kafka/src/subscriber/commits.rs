@@ -124,6 +124,12 @@ impl Member {
         Ok(())
     }
 
+    /// The position that the server has of a partition, as far as this member has written it.
+    pub(super) fn committed(&self, owned: &Owned) -> Option<u64> {
+        let transacted = self.plan.shared.transacted(owned.records.source);
+        transacted.or(owned.committed)
+    }
+
     /// The positions of some partitions that are not on the server.
     fn moved(&self, of: impl Fn(&Owned) -> bool) -> Vec<(Partition, i64)> {
         let some = self.owned.iter().filter(|owned| of(owned));
@@ -134,7 +140,7 @@ impl Member {
                 owned.records.partition,
             );
             let offset = i64::try_from(position).ok()?;
-            (owned.committed != Some(position)).then_some((partition, offset))
+            (self.committed(owned) != Some(position)).then_some((partition, offset))
         });
         moved.collect()
     }

@@ -1,0 +1,233 @@
+//! Positions of a group that are stored together with events, in one transaction.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use polybus_core::transport::{AckToken, Outgoing, Position};
+use polybus_core::{Effect, Error, ErrorKind, Result};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::context::Events;
+use super::shared::{Plan, Shared, Unplanned};
+use crate::asking::{self, PAUSE, Partition};
+use crate::error::Origin;
+use crate::ids::Id;
+use crate::publisher::{Failed, Offsets, Session};
+
+const OPERATION: &str = "settle_together";
+
+/// Stores what a member has done and what comes of it.
+///
+/// The member's own producer, whose transactional id is that of the group: a member that starts
+/// again in the place of a dead one shuts it out before it reads.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    shared: Arc<Shared>,
+    origin: Origin,
+    client: ClientConfig,
+    delivery_deadline: Duration,
+    state: Mutex<State>,
+    /// Taken for as long as the member may publish.
+    _id: Id,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    session: Option<Session>,
+    /// A step of which nobody knows whether it was stored.
+    undecided: Option<Undecided>,
+}
+
+#[derive(Debug)]
+struct Undecided {
+    acks: Vec<AckToken>,
+    next: Vec<(Partition, i64)>,
+}
+
+impl Steps {
+    /// Makes the producer, which ends what its predecessor left open.
+    pub(super) async fn new(
+        shared: Arc<Shared>,
+        origin: Origin,
+        client: ClientConfig,
+        delivery_deadline: Duration,
+        id: Id,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let session = Session::open(&client, &origin, "subscribe", deadline).await?;
+        Ok(Self {
+            shared,
+            origin,
+            client,
+            delivery_deadline,
+            state: Mutex::new(State {
+                session: Some(session),
+                undecided: None,
+            }),
+            _id: id,
+        })
+    }
+
+    /// Acknowledges and publishes, all or none.
+    pub(crate) async fn settle(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let deadline = Instant::now() + self.delivery_deadline;
+        let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else {
+            let why = "another step took until `delivery_deadline`";
+            return Err(self.origin.error(OPERATION, ErrorKind::Timeout, why));
+        };
+        loop {
+            if state.undecided.is_some() {
+                self.find_out(&mut state, deadline).await?;
+            }
+            let session = match state.session.take() {
+                Some(session) => session,
+                None => self.session(deadline).await?,
+            };
+            // In this order: what the member knows of the group is then no newer than what it
+            // knows of its partitions.
+            let member = self.member().await?;
+            let plan = match self.shared.plan(acks) {
+                Ok(Plan::Done) => {
+                    state.session = Some(session);
+                    return Ok(vec![unknown_position(); batch.len()]);
+                }
+                Ok(Plan::Next(next)) => next,
+                Err(unplanned) => {
+                    state.session = Some(session);
+                    return Err(self.unplanned(unplanned));
+                }
+            };
+            let offsets = match (plan.is_empty(), member) {
+                (true, _) => None,
+                (false, None) => {
+                    state.session = Some(session);
+                    return Err(self.unplanned(Unplanned::NotOwned));
+                }
+                (false, Some(member)) => Some(Offsets {
+                    positions: list(&plan).map_err(|error| self.origin.client(OPERATION, error))?,
+                    member,
+                }),
+            };
+            // From here on a call that is dropped leaves the step undecided.
+            let acks = acks.to_vec();
+            state.undecided = Some(Undecided { acks, next: plan });
+            let failed = match session.run(batch, offsets, deadline).await {
+                Ok(positions) => {
+                    state.session = Some(session);
+                    self.done(&mut state);
+                    return Ok(positions);
+                }
+                Err(failed) => failed,
+            };
+            let error = match failed {
+                Failed::Undecided(error) => return Err(error),
+                Failed::Aborted(error) => {
+                    state.session = Some(session);
+                    error
+                }
+                Failed::Broken(error) => error,
+            };
+            state.undecided = None;
+            // The group is being shared out anew: its next generation may still have us.
+            if error.kind() != ErrorKind::Stale || Instant::now() + PAUSE >= deadline {
+                return Err(error);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Finds out whether the last step was stored: its positions are then the group's.
+    async fn find_out(&self, state: &mut State, deadline: Instant) -> Result<()> {
+        let Some(undecided) = &state.undecided else {
+            return Ok(());
+        };
+        let unknown = |error: Error| error.with_effect(Effect::Unknown);
+        // A new session ends the transaction, one way or the other.
+        state.session = None;
+        let session = self.session(deadline).await.map_err(unknown)?;
+        let partitions: Vec<_> = undecided.next.iter().map(|(it, _)| it.clone()).collect();
+        let within = deadline.saturating_duration_since(Instant::now());
+        let consumer = self.shared.consumer();
+        let asked = move || Some(asking::committed(&*consumer?.upgrade()?, &partitions, within));
+        let committed = match spawn_blocking(asked).await {
+            Ok(Some(Ok(committed))) => committed,
+            Ok(Some(Err(error))) => return Err(unknown(self.origin.client(OPERATION, error))),
+            Ok(None) | Err(_) => return Err(unknown(self.gone())),
+        };
+        state.session = Some(session);
+        let mut reached = undecided.next.iter().zip(committed);
+        let stored = reached.all(|((_, next), committed)| committed.is_some_and(|it| it >= *next));
+        match stored {
+            true => self.done(state),
+            false => state.undecided = None,
+        }
+        Ok(())
+    }
+
+    /// Notes that the last step was stored.
+    fn done(&self, state: &mut State) {
+        if let Some(undecided) = state.undecided.take() {
+            self.shared.settled_together(&undecided.acks);
+        }
+    }
+
+    async fn session(&self, deadline: Instant) -> Result<Session> {
+        Session::open(&self.client, &self.origin, OPERATION, deadline).await
+    }
+
+    /// How the group knows this member; `None` if it does not any more.
+    async fn member(&self) -> Result<Option<rdkafka::consumer::ConsumerGroupMetadata>> {
+        let consumer = self.shared.consumer();
+        let asked = move || {
+            let consumer = consumer?.upgrade()?;
+            let member = consumer.group_metadata();
+            // Asked for behind it: a member that has lost its partitions has also lost its name.
+            (!consumer.assignment_lost()).then_some(member)?
+        };
+        spawn_blocking(asked).await.map_err(|_| self.gone())
+    }
+
+    fn unplanned(&self, unplanned: Unplanned) -> Error {
+        match unplanned {
+            Unplanned::NotOwned => {
+                let why = "a delivery belongs to another member by now";
+                self.origin.error(OPERATION, ErrorKind::Stale, why)
+            }
+            Unplanned::Gap(topic) => {
+                let why = "an earlier delivery of the partition is not settled";
+                let error = self.origin.error(OPERATION, ErrorKind::Config, why);
+                error.with_topic(topic.name())
+            }
+        }
+    }
+
+    fn gone(&self) -> Error {
+        let why = "the subscriber has ended";
+        self.origin.error(OPERATION, ErrorKind::Closed, why)
+    }
+}
+
+/// The position of an event of a step that was stored and whose answer was lost.
+fn unknown_position() -> Position {
+    Position::new(u32::MAX, u64::MAX)
+}
+
+fn list(next: &[(Partition, i64)]) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(next.len());
+    for ((topic, partition), offset) in next {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    Ok(list)
+}
+
+/// A consumer that lives on its member's thread.
+pub(super) type Handle = Weak<BaseConsumer<Events>>;
