@@ -83,7 +83,10 @@ async fn another_process_of_the_same_id_shuts_out_the_first() {
     };
     let (first, second) = (connect().await, connect().await);
     let topic = topic(&first, 1).await;
-    let publishers = (first.publisher().await.unwrap(), second.publisher().await.unwrap());
+    let publishers = (
+        first.publisher().await.unwrap(),
+        second.publisher().await.unwrap(),
+    );
     let batch = |number| numbered(&topic, number..number + 1, 1);
     publishers.0.publish_together(&batch(0)).await.unwrap();
     publishers.1.publish_together(&batch(1)).await.unwrap();
@@ -129,7 +132,11 @@ async fn transactions_cut_by_a_killed_broker_are_whole_or_nothing() {
         let reach = async |count: usize| {
             let end = deadline();
             while stored.load(Ordering::SeqCst) < count {
-                assert!(Instant::now() < end, "{} stored", stored.load(Ordering::SeqCst));
+                assert!(
+                    Instant::now() < end,
+                    "{} stored",
+                    stored.load(Ordering::SeqCst)
+                );
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -161,7 +168,10 @@ async fn transactions_cut_by_a_killed_broker_are_whole_or_nothing() {
             Err(error) if error.effect() == Effect::NotApplied => {
                 assert_eq!(came, 0, "transaction {number}: {error}");
             }
-            Err(_) => assert!(came == 0 || came == 2 * EACH, "{came} of transaction {number}"),
+            Err(_) => assert!(
+                came == 0 || came == 2 * EACH,
+                "{came} of transaction {number}"
+            ),
         }
     }
 }
@@ -192,7 +202,8 @@ async fn copy(member: &mut KafkaSubscriber, target: &Topic, crash_after: usize) 
         steps += 1;
         if steps == crash_after {
             // In the middle of a step: it may be stored or not.
-            let step = settler.settle_together(&tokens(&came), &batch);
+            let acks = tokens(&came);
+            let step = settler.settle_together(&acks, &batch);
             let _ = timeout(Duration::from_millis(3 * crash_after as u64), step).await;
             return;
         }
@@ -259,7 +270,10 @@ async fn a_step_that_would_jump_over_an_unsettled_event_is_refused() {
         .settle_together(&tokens(&came[5..]), &batch)
         .await
         .unwrap_err();
-    assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied));
+    assert_eq!(
+        (error.kind(), error.effect()),
+        (ErrorKind::Config, Effect::NotApplied)
+    );
     settler
         .settle_together(&tokens(&came), &batch)
         .await
@@ -286,12 +300,18 @@ async fn lag_goes_to_zero_over_the_markers_of_transactions() {
     while ids.len() < 30 {
         let came = recv(&mut member, 100).await;
         ids.extend(came.iter().map(|it| it.event().unwrap().id().to_owned()));
-        let acks: Vec<_> = came.iter().map(|it| (it.token(), Settlement::Ack)).collect();
+        let acks: Vec<_> = came
+            .iter()
+            .map(|it| (it.token(), Settlement::Ack))
+            .collect();
         settler.settle(&acks).await;
     }
     let end = deadline();
     loop {
-        let lag = kafka.admin().lag(&group, std::slice::from_ref(&topic)).await;
+        let lag = kafka
+            .admin()
+            .lag(&group, std::slice::from_ref(&topic))
+            .await;
         let lag = lag.unwrap()[0].waiting;
         if lag == 0 {
             break;

@@ -48,7 +48,9 @@ pub(crate) async fn publish(
             None => error,
         });
     }
-    let positions = ids.iter().map(|id| reply::entry_id(id).map(|id| id.position()));
+    let positions = ids
+        .iter()
+        .map(|id| reply::entry_id(id).map(|id| id.position()));
     let positions: Option<Vec<_>> = positions.collect();
     let positions = positions.filter(|it| it.len() == batch.len());
     positions.ok_or_else(|| origin.malformed(OPERATION))

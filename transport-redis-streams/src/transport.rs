@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use polybus_core::{ErrorKind, Result};
 use polybus_core::transport::{
     Capabilities, DynTransport, KeyOrder, Subscription, Transport, TransportConfig,
     TransportFactory,
 };
+use polybus_core::{ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::admin::RedisAdmin;
@@ -81,9 +81,9 @@ impl Transport for RedisTransport {
         if subscription.exactly_once {
             let why = "Redis can't store what is published and the acknowledgement of an event in one step";
             let error = self.client.origin().plain(ErrorKind::Unsupported, why);
-            return Err(error
-                .with_operation("subscribe")
-                .with_note("read and publish on a transport that can, or handle events at least once"));
+            return Err(error.with_operation("subscribe").with_note(
+                "read and publish on a transport that can, or handle events at least once",
+            ));
         }
         RedisSubscriber::join(&self.client, &self.config, subscription).await
     }

@@ -69,7 +69,10 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Publishes a transaction.
-async fn together(sender: &Sender, batch: &[Outgoing]) -> Check<polybus_core::Result<Vec<Position>>> {
+async fn together(
+    sender: &Sender,
+    batch: &[Outgoing],
+) -> Check<polybus_core::Result<Vec<Position>>> {
     let stored = sender.publisher().publish_together(batch).await;
     if let Ok(positions) = &stored {
         ensure!(
@@ -112,7 +115,9 @@ async fn transaction_stores_all(scene: Scene) -> Check {
     member.ensure_quiet().await?;
     member.close().await?;
     for entry in journal.entries() {
-        let told = batch.iter().position(|it| id(it).as_ref() == Some(&entry.id));
+        let told = batch
+            .iter()
+            .position(|it| id(it).as_ref() == Some(&entry.id));
         let told = told.map(|index| positions[index]);
         ensure!(
             told == Some(entry.position),
@@ -128,7 +133,9 @@ async fn refused_transaction_stores_nothing(scene: Scene) -> Check {
     let topic = scene.topic().await?;
     let rejected = scene.harness().rejected(&topic);
     let rejected = rejected.map_err(|unsupported| Failure::new(unsupported.reason()))?;
-    nothing_is_stored_with(&scene, topic, rejected).await.map(drop)
+    nothing_is_stored_with(&scene, topic, rejected)
+        .await
+        .map(drop)
 }
 
 async fn transaction_to_a_missing_topic_stores_nothing(scene: Scene) -> Check {
@@ -286,8 +293,14 @@ async fn step_settles_and_publishes(scene: Scene) -> Check {
             let first = results.len();
             let more = numbered("result", first..first + 5);
             let batch = addressed(&target, &more);
-            let positions = settler.settle_together(&tokens(&deliveries), &batch).await?;
-            ensure!(positions.len() == 5, "5 events and {} positions", positions.len());
+            let positions = settler
+                .settle_together(&tokens(&deliveries), &batch)
+                .await?;
+            ensure!(
+                positions.len() == 5,
+                "5 events and {} positions",
+                positions.len()
+            );
             results.extend(more);
         }
         member.close().await?;
@@ -327,7 +340,9 @@ async fn step_made_again_takes_effect_once(scene: Scene) -> Check {
     let batch = addressed(&target, &results);
     let settler = member.settler();
     for _ in 0..3 {
-        settler.settle_together(&tokens(&deliveries), &batch).await?;
+        settler
+            .settle_together(&tokens(&deliveries), &batch)
+            .await?;
     }
     member.close().await?;
     let mut rest = client.join(&group, from_ref(&source)).await?;
@@ -359,7 +374,10 @@ async fn refused_step_settles_nothing(scene: Scene) -> Check {
     let deliveries = again.take(events.len()).await?;
     let results = numbered("result", 0..3);
     let batch = addressed(&target, &results);
-    again.settler().settle_together(&tokens(&deliveries), &batch).await?;
+    again
+        .settler()
+        .settle_together(&tokens(&deliveries), &batch)
+        .await?;
     again.close().await?;
     all_came(&client, &scene, target, &results).await
 }
@@ -384,7 +402,10 @@ async fn stale_step_publishes_nothing(scene: Scene) -> Check {
     );
     let results = numbered("result", 0..3);
     let batch = addressed(&target, &results);
-    living.settler().settle_together(&tokens(&deliveries), &batch).await?;
+    living
+        .settler()
+        .settle_together(&tokens(&deliveries), &batch)
+        .await?;
     living.ensure_quiet().await?;
     living.close().await?;
     all_came(&client, &scene, target, &results).await

@@ -56,6 +56,11 @@ impl Prepare {
         Ok((way, outgoing, size))
     }
 
+    /// Whether a transaction may hold so much.
+    pub(crate) fn has_room(&self, events: usize, bytes: usize) -> bool {
+        self.publishing.check_transaction(events, bytes).is_ok()
+    }
+
     pub(super) fn publishing(&self) -> &Publishing {
         &self.publishing
     }

@@ -159,7 +159,8 @@ impl Handle {
         member: &ConsumerGroupMetadata,
         within: Duration,
     ) -> KafkaResult<()> {
-        self.0.send_offsets_to_transaction(positions, member, within)
+        self.0
+            .send_offsets_to_transaction(positions, member, within)
     }
 
     /// Ends the transaction: all of it is stored.

@@ -47,6 +47,22 @@ pub(crate) enum Failed {
     Undecided(Error),
 }
 
+/// Why a transaction can't be committed.
+struct Unprepared {
+    error: Error,
+    /// It was a record that was not delivered.
+    refused: bool,
+}
+
+impl From<Error> for Unprepared {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            refused: false,
+        }
+    }
+}
+
 impl Session {
     /// Makes a session. When it is there, the sessions of the same id before it can do nothing
     /// more, and what they left open has been ended.
@@ -87,12 +103,20 @@ impl Session {
         begun.map_err(|error| Failed::Broken(not_stored(error)))?;
         let prepared = self.prepare(batch, offsets, deadline).await;
         let prepared = match prepared {
-            Ok(_) if Instant::now() >= deadline => Err(self.late()),
+            Ok(_) if Instant::now() >= deadline => Err(self.late().into()),
             prepared => prepared,
         };
         let positions = match prepared {
             Ok(positions) => positions,
-            Err(error) => return Err(self.abort(not_stored(error), deadline).await),
+            Err(Unprepared { error, refused }) => {
+                let failed = self.abort(not_stored(error), deadline).await;
+                return Err(match failed {
+                    // The client does not count a record that a broker refused: its numbers would
+                    // have a gap in the next transaction.
+                    Failed::Aborted(error) if refused => Failed::Broken(error),
+                    failed => failed,
+                });
+            }
         };
         let within = left(deadline);
         let committed = self.blocking(move |it| it.commit_transaction(within)).await;
@@ -112,13 +136,16 @@ impl Session {
         batch: &[Outgoing],
         offsets: Option<Offsets>,
         deadline: Instant,
-    ) -> Result<Vec<Position>, Error> {
+    ) -> Result<Vec<Position>, Unprepared> {
         let mut ticket = self.pending.open(batch.len());
         for outgoing in batch {
             self.send(outgoing, &mut ticket, deadline).await?;
         }
         let outcomes = ticket.outcomes(deadline, |_| Outcome::Unknown(self.late()));
-        let positions = stored(outcomes.await).map_err(|error| self.reason(error))?;
+        let positions = stored(outcomes.await).map_err(|error| Unprepared {
+            error: self.reason(self.given_up(error)),
+            refused: true,
+        })?;
         if let Some(Offsets { positions, member }) = offsets {
             let within = left(deadline);
             self.blocking(move |it| it.send_offsets(&positions, &member, within))
@@ -192,6 +219,16 @@ impl Session {
             Some(answer) => answer.map_err(|error| self.error(error)),
             None => Err(self.ends()),
         }
+    }
+
+    /// What the client throws away because the transaction can't be any more can be tried again.
+    fn given_up(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Closed {
+            return error;
+        }
+        let why = "the client gave the transaction up";
+        let given_up = self.origin.error(self.operation, ErrorKind::Transport, why);
+        given_up.with_source(error)
     }
 
     /// The error of a record, or the one for which the client refuses everything.

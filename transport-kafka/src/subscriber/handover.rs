@@ -219,7 +219,7 @@ impl Member {
         };
         for ((owned, done), (_, committed)) in owned.iter().zip(positions).zip(committed) {
             if let (Some(committed), Some(done)) = (committed, done)
-                && committed != done
+                && committed < done
                 && let (Ok(committed), Ok(done)) = (i64::try_from(committed), i64::try_from(done))
             {
                 let topic = owned.records.topic.name().to_owned();

@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::member::Plan;
 pub(crate) use self::shared::Shared;
-pub(crate) use self::steps::Steps;
 use self::shared::{Limits, Received};
+pub(crate) use self::steps::Steps;
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;

@@ -222,7 +222,8 @@ impl Shared {
                 settled.map_err(|_| Unplanned::NotOwned)?;
             }
             let position = watermark.position();
-            let beyond = |position: Option<u64>, ack: &AckToken| position.is_some_and(|it| it > ack.id[0]);
+            let beyond =
+                |position: Option<u64>, ack: &AckToken| position.is_some_and(|it| it > ack.id[0]);
             if !acks.iter().all(|ack| beyond(position, ack)) {
                 return Err(Unplanned::Gap(source.topic.clone()));
             }
@@ -367,6 +368,13 @@ impl Shared {
             .all(|source| state.sources[*source as usize].watermark.outstanding() == 0)
     }
 
+    /// Whether everything of a partition that was read is settled.
+    pub(super) fn is_idle(&self, source: u32) -> bool {
+        let state = self.state();
+        let source = &state.sources[source as usize];
+        source.watermark.held() == 0 && source.queued == 0 && !source.revoking
+    }
+
     /// Up to where a partition is done.
     pub(super) fn position(&self, source: u32) -> Option<u64> {
         self.state().sources[source as usize].watermark.position()
@@ -388,7 +396,7 @@ impl Shared {
         let complete = positions
             .iter()
             .zip(committed)
-            .all(|(position, (_, committed))| position.is_none() || position == committed);
+            .all(|(position, (_, committed))| position <= committed);
         if lossless && !complete {
             return None;
         }

@@ -157,7 +157,13 @@ impl Steps {
         let partitions: Vec<_> = undecided.next.iter().map(|(it, _)| it.clone()).collect();
         let within = deadline.saturating_duration_since(Instant::now());
         let consumer = self.shared.consumer();
-        let asked = move || Some(asking::committed(&*consumer?.upgrade()?, &partitions, within));
+        let asked = move || {
+            Some(asking::committed(
+                &*consumer?.upgrade()?,
+                &partitions,
+                within,
+            ))
+        };
         let committed = match spawn_blocking(asked).await {
             Ok(Some(Ok(committed))) => committed,
             Ok(Some(Err(error))) => return Err(unknown(self.origin.client(OPERATION, error))),
