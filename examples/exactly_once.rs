@@ -61,7 +61,7 @@ async fn pay(
     })
     .await?;
     if attempts.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-        return Err(Error::new(ErrorKind::Handler, "the bank is busy"));
+        return Err(Error::new(ErrorKind::Handler, "the bank is busy").with_retryable(true));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use polybus::{
     Batch, Bus, Effect, Error, ErrorKind, Event, Payload, Result, State, Transaction, Verdict,
 };
 
-use super::shop::{MailSent, OrderPlaced, StockReserved, bus, config, order, stock, stored};
+use super::shop::{MailSent, OrderPlaced, StockReserved, bus, order, stock, stored};
 
 /// What handlers have tried, by order.
 type Attempts = Arc<Mutex<BTreeMap<u32, u32>>>;
@@ -54,7 +54,7 @@ async fn attempts_that_fail_publish_nothing() {
                              tx: Transaction| {
         tx.publish(stock(placed.order)).await?;
         match attempt(&attempts, placed.order) {
-            1 => Err(Error::new(ErrorKind::Handler, "not yet")),
+            1 => Err(Error::new(ErrorKind::Handler, "not yet").with_retryable(true)),
             2 => panic!("once"),
             _ => Ok(()),
         }
@@ -77,7 +77,7 @@ async fn a_dead_letter_takes_the_place_of_what_was_published() {
     let fails = async |Payload(placed): Payload<OrderPlaced>, tx: Transaction| {
         tx.publish(stock(placed.order)).await?;
         match placed.order {
-            1 => Err(Error::new(ErrorKind::Handler, "no such thing")),
+            1 => Err(Error::new(ErrorKind::Handler, "no such thing").with_retryable(true)),
             2 => Ok(Verdict::DeadLetter {
                 reason: "wanted".into(),
             }),
@@ -238,12 +238,10 @@ async fn a_step_is_split_by_the_bounds_of_a_transaction() {
 /// What the transport refuses whenever it is asked is put away, and the others are stored.
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_stored_is_put_away_alone() {
-    let config = config("").clone();
     let toml = super::shop::CONFIG.replace(
         "[transports.shop]\n    kind = \"memory\"",
         "[transports.shop]\n    kind = \"memory\"\n    max_events = 40",
     );
-    drop(config);
     let config = polybus::Config::parse(&toml, "shop.toml").unwrap();
     let bus = polybus::TestBus::on(Bus::builder().config(config))
         .await

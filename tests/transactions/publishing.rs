@@ -299,7 +299,8 @@ async fn no_reader_sees_a_part() {
             "the order was seen, and {stocks} of its kind reserved"
         );
     }
-    bus.close("10s").await.unwrap();
+    let report = bus.close("10s").await.unwrap();
+    report.into_result().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
