@@ -191,8 +191,6 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         let joining = readings
             .into_iter()
             .map(|reading| join(&self.bus, &self.settings, &group, reading));
-        let counters = Arc::new(Counters::default());
-        let control = Arc::new(Control::new());
         let consumer = Consumer {
             name: self.name.clone(),
             group: group.clone(),
@@ -200,40 +198,45 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             handlers: Arc::new(handlers),
             batch,
             sources: try_join_all(joining).await?,
-            counters: Arc::clone(&counters),
-            control: Arc::clone(&control),
+            counters: Arc::new(Counters::default()),
+            control: Arc::new(Control::new()),
             observer: self.bus.inner.observer.clone(),
         };
-        let exactly_once = self.settings.exactly_once;
-        let prepare = exactly_once.then(|| Arc::clone(&self.bus.inner.prepare));
-        let shutdown = Shutdown::new();
-        let ended = CancellationToken::new();
-        let handle = Subscription {
-            name: self.name.clone(),
-            group: group.clone(),
-            counters,
-            control,
-            shutdown: shutdown.clone(),
-            ended: ended.clone(),
-        };
-        let any_ended = self.bus.inner.any_ended.clone();
-        self.bus.adopt(&self.name, &group, &topics, || {
-            let guards = (ended.drop_guard(), any_ended.drop_guard());
-            let task = tokio::spawn(async move {
-                let _guards = guards;
-                match prepare {
-                    Some(prepare) => ExactlyOnce::new(consumer, prepare, shutdown).run().await,
-                    None => consumer.run(shutdown).await,
-                }
-            });
-            SubscriptionTask {
-                handle: handle.clone(),
-                topics: topics.clone(),
-                task: Task(task),
-            }
-        })?;
-        Ok(handle)
+        run(&self.bus, consumer, &topics)
     }
+}
+
+/// Runs a subscription as a task of the bus.
+fn run(bus: &Bus, consumer: Consumer, topics: &[(Text, Text)]) -> Result<Subscription> {
+    let exactly_once = consumer.settings.exactly_once;
+    let prepare = exactly_once.then(|| Arc::clone(&bus.inner.prepare));
+    let shutdown = Shutdown::new();
+    let ended = CancellationToken::new();
+    let handle = Subscription {
+        name: consumer.name.clone(),
+        group: consumer.group.clone(),
+        counters: Arc::clone(&consumer.counters),
+        control: Arc::clone(&consumer.control),
+        shutdown: shutdown.clone(),
+        ended: ended.clone(),
+    };
+    let any_ended = bus.inner.any_ended.clone();
+    bus.adopt(&handle.name, &handle.group, topics, || {
+        let guards = (ended.drop_guard(), any_ended.drop_guard());
+        let task = tokio::spawn(async move {
+            let _guards = guards;
+            match prepare {
+                Some(prepare) => ExactlyOnce::new(consumer, prepare, shutdown).run().await,
+                None => consumer.run(shutdown).await,
+            }
+        });
+        SubscriptionTask {
+            handle: handle.clone(),
+            topics: topics.to_vec(),
+            task: Task(task),
+        }
+    })?;
+    Ok(handle)
 }
 
 async fn join(

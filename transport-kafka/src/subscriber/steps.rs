@@ -49,6 +49,19 @@ struct Undecided {
     next: Vec<(Partition, i64)>,
 }
 
+/// Why a step was not stored.
+enum Refused {
+    ForGood(Error),
+    /// The group may be about to say something else.
+    ForNow(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::ForGood(error)
+    }
+}
+
 impl Steps {
     /// Makes the producer, which ends what its predecessor left open.
     pub(super) async fn new(
@@ -85,67 +98,71 @@ impl Steps {
             return Err(self.origin.error(OPERATION, ErrorKind::Timeout, why));
         };
         loop {
-            if state.undecided.is_some() {
-                self.find_out(&mut state, deadline).await?;
+            self.find_out(&mut state, deadline).await?;
+            match self.attempt(&mut state, acks, batch, deadline).await {
+                Ok(positions) => return Ok(positions),
+                // The group is being shared out anew: its next generation may still have us.
+                Err(Refused::ForNow(_)) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
+                Err(Refused::ForNow(error) | Refused::ForGood(error)) => return Err(error),
             }
-            let session = match state.session.take() {
-                Some(session) => session,
-                None => self.session(deadline).await?,
-            };
-            // In this order: what the member knows of the group is then no newer than what it
-            // knows of its partitions.
-            let member = self.member().await?;
-            let plan = match self.shared.plan(acks) {
-                Ok(Plan::Done) => {
-                    state.session = Some(session);
-                    return Ok(vec![unknown_position(); batch.len()]);
-                }
-                Ok(Plan::Next(next)) => next,
-                Err(unplanned) => {
-                    state.session = Some(session);
-                    return Err(self.unplanned(unplanned));
-                }
-            };
-            let offsets = match (plan.is_empty(), member) {
-                (true, _) => None,
-                (false, None) => {
-                    state.session = Some(session);
-                    return Err(self.unplanned(Unplanned::NotOwned));
-                }
-                (false, Some(member)) => Some(Offsets {
-                    positions: list(&plan).map_err(|error| self.origin.client(OPERATION, error))?,
-                    member,
-                }),
-            };
-            // From here on a call that is dropped leaves the step undecided.
-            let acks = acks.to_vec();
-            state.undecided = Some(Undecided { acks, next: plan });
-            let failed = match session.run(batch, offsets, deadline).await {
-                Ok(positions) => {
-                    state.session = Some(session);
-                    self.done(&mut state);
-                    return Ok(positions);
-                }
-                Err(failed) => failed,
-            };
-            let error = match failed {
-                Failed::Undecided(error) => return Err(error),
-                Failed::Aborted(error) => {
-                    state.session = Some(session);
-                    error
-                }
-                Failed::Broken(error) => error,
-            };
-            state.undecided = None;
-            // The group is being shared out anew: its next generation may still have us.
-            if error.kind() != ErrorKind::Stale || Instant::now() + PAUSE >= deadline {
-                return Err(error);
-            }
-            sleep(PAUSE).await;
         }
     }
 
-    /// Finds out whether the last step was stored: its positions are then the group's.
+    /// Acknowledges and publishes, if nothing is undecided.
+    async fn attempt(
+        &self,
+        state: &mut State,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+        deadline: Instant,
+    ) -> Result<Vec<Position>, Refused> {
+        if state.session.is_none() {
+            state.session = Some(self.session(deadline).await?);
+        }
+        // In this order: what the member knows of the group is then no newer than what it knows of
+        // its partitions.
+        let member = self.member().await?;
+        let next = match self.shared.plan(acks) {
+            Ok(Plan::Done) => return Ok(vec![unknown_position(); batch.len()]),
+            Ok(Plan::Next(next)) => next,
+            Err(unplanned) => return Err(self.unplanned(unplanned).into()),
+        };
+        let offsets = match (next.is_empty(), member) {
+            (true, _) => None,
+            (false, None) => return Err(self.unplanned(Unplanned::NotOwned).into()),
+            (false, Some(member)) => Some(Offsets {
+                positions: list(&next).map_err(|error| self.origin.client(OPERATION, error))?,
+                member,
+            }),
+        };
+        // Out of the state for as long as it is at work: a call that is dropped leaves the step
+        // undecided, and no session.
+        let session = state.session.take();
+        let session = session.expect("it was made above");
+        let acks = acks.to_vec();
+        state.undecided = Some(Undecided { acks, next });
+        let error = match session.run(batch, offsets, deadline).await {
+            Ok(positions) => {
+                state.session = Some(session);
+                self.done(state);
+                return Ok(positions);
+            }
+            Err(Failed::Undecided(error)) => return Err(error.into()),
+            Err(Failed::Aborted(error)) => {
+                state.session = Some(session);
+                error
+            }
+            Err(Failed::Broken(error)) => error,
+        };
+        state.undecided = None;
+        Err(match error.kind() {
+            ErrorKind::Stale => Refused::ForNow(error),
+            _ => Refused::ForGood(error),
+        })
+    }
+
+    /// Finds out whether the last step was stored, if nobody knows: its positions are then the
+    /// group's.
     async fn find_out(&self, state: &mut State, deadline: Instant) -> Result<()> {
         let Some(undecided) = &state.undecided else {
             return Ok(());
