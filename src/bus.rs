@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::BusBuilder;
 use crate::config::Config;
-use crate::middleware::Publishing;
+use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
@@ -35,9 +35,10 @@ pub struct Bus {
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    pub(crate) routes: RouteTable,
+    pub(crate) routes: Arc<RouteTable>,
     pub(crate) transports: BTreeMap<Text, Connected>,
-    pub(crate) publishing: Publishing,
+    pub(crate) publishing: Arc<Publishing>,
+    pub(crate) prepare: Arc<Prepare>,
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The steps between versions of data.
@@ -80,8 +81,12 @@ impl Bus {
         observer: Option<Arc<dyn Observer>>,
         migrations: Migrations,
     ) -> Self {
+        let (routes, publishing) = (Arc::new(routes), Arc::new(publishing));
+        let service = config.service.clone();
+        let prepare = Prepare::new(Arc::clone(&publishing), Arc::clone(&routes), service);
         let inner = Inner {
             publishing,
+            prepare: Arc::new(prepare),
             config,
             routes,
             transports,

@@ -67,6 +67,7 @@ mod status;
 mod subscription;
 pub mod testing;
 mod topics;
+mod transaction;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
@@ -85,7 +86,7 @@ pub use polybus_core::handler::{
     Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
     Permanent, RawEvent, State, Verdict,
 };
-pub use polybus_core::middleware::{FailedEvent, PublishStats};
+pub use polybus_core::middleware::{FailedEvent, PublishStats, Transaction};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};
 pub use polybus_core::{
     BoxError, Codec, Effect, Error, ErrorKind, Event, EventBuilder, EventData, EventDefaults,

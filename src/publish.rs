@@ -9,17 +9,14 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::bus::{Bus, closed};
-use crate::event::{EventDefaults, IntoEvent};
+use crate::event::IntoEvent;
 use crate::failed::Failed;
 use crate::made::BusEvent;
-use crate::middleware::{self, PublishStats, Published, Way};
+use crate::middleware::{self, Prepared, PublishStats, Published, Way};
 use crate::report::Receipt;
 use crate::time::IntoDuration;
-use crate::transport::{Outcome, Outgoing};
-use crate::{Error, ErrorKind, Event, Result, Text, Topic};
-
-/// An event with its way found.
-type Routed = (Arc<Way>, Outgoing, usize);
+use crate::transport::Outcome;
+use crate::{Event, Result, Text};
 
 impl Bus {
     /// Publishes an event on the transport and topic that its route names, and waits until the
@@ -33,10 +30,10 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`NoRoute`](ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](ErrorKind::TooLarge)
-    /// over the service's `max_event_size`, [`InvalidEvent`](ErrorKind::InvalidEvent) and
-    /// [`Encode`](ErrorKind::Encode) for what is no event, and those of the transport. The error's
-    /// [`effect`](Error::effect) says whether the event may have been stored all the same.
+    /// [`NoRoute`](crate::ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](ErrorKind::TooLarge)
+    /// over the service's `max_event_size`, [`InvalidEvent`](crate::ErrorKind::InvalidEvent) and
+    /// [`Encode`](crate::ErrorKind::Encode) for what is no event, and those of the transport. The error's
+    /// [`effect`](crate::Error::effect) says whether the event may have been stored all the same.
     ///
     /// # Cancel safety
     ///
@@ -51,7 +48,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`Full`](ErrorKind::Full) at once if the bus holds as much as `[publishing]` allows; those
+    /// [`Full`](crate::ErrorKind::Full) at once if the bus holds as much as `[publishing]` allows; those
     /// of [`publish`](Self::publish).
     ///
     /// # Cancel safety
@@ -121,8 +118,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](ErrorKind::Timeout) if some has none at the deadline;
-    /// [`Config`](ErrorKind::Config) if the deadline is no duration.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if some has none at the deadline;
+    /// [`Config`](crate::ErrorKind::Config) if the deadline is no duration.
     ///
     /// # Cancel safety
     ///
@@ -159,40 +156,8 @@ impl Bus {
     }
 
     /// `known` is a way that may be that of the event.
-    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Routed> {
-        let inner = &self.inner;
-        let service = &inner.config.service;
-        if let Some(origin) = &service.origin
-            && !event.is_event()
-        {
-            return self.route_from(origin, event);
-        }
-        let way = match known {
-            Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
-            _ => inner.publishing.way(&inner.routes, event.event_type())?,
-        };
-        let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
-        self.sized(way, event)
-    }
-
-    /// As [`route`](Self::route), with the service's origin before the type.
-    fn route_from(&self, origin: &str, event: impl IntoEvent) -> Result<Routed> {
-        let inner = &self.inner;
-        let event_type = Text::from(format!("{origin}.{}", event.event_type()));
-        let way = inner.publishing.way(&inner.routes, &event_type)?;
-        let defaults = EventDefaults::new(&inner.config.service.name, way.codec());
-        let event = event.into_event(&defaults.with_event_type(&event_type))?;
-        self.sized(way, event)
-    }
-
-    fn sized(&self, way: Arc<Way>, event: Event) -> Result<Routed> {
-        let service = &self.inner.config.service;
-        let (size, limit) = (event.size(), service.max_event_size);
-        if size > limit {
-            return Err(too_large(&event, way.topic(), size, limit));
-        }
-        let outgoing = Outgoing::new(way.topic().clone(), event);
-        Ok((way, outgoing, size))
+    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Prepared> {
+        self.inner.prepare.event(event, known)
     }
 
     fn publishing(&self) -> Result<&middleware::Publishing> {
@@ -238,19 +203,4 @@ fn receipt(published: Published) -> Result<Receipt> {
         topic,
         position,
     })
-}
-
-fn too_large(event: &Event, topic: &Topic, size: usize, limit: usize) -> Error {
-    Error::new(
-        ErrorKind::TooLarge,
-        format!("the event has {size} bytes, more than the limit of {limit}"),
-    )
-    .with_operation("publish")
-    .with_topic(topic.name())
-    .with_note(format!(
-        "event of type `{}`, id `{}`",
-        event.event_type(),
-        event.id()
-    ))
-    .with_note("make it smaller, or raise `max_event_size` under [service] and the server's limit")
 }

@@ -13,7 +13,7 @@ use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
 use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
+    BatchLimits, Consumer, Control, Counters, Counts, ExactlyOnce, Finished, Shutdown, Source,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::time::IntoDuration;
@@ -147,6 +147,14 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
+    /// Stores what handlers publish in a [`Transaction`](crate::Transaction) and the
+    /// acknowledgement of their events in one step, also without a handler that takes one. See
+    /// [`SubscriptionConfig::exactly_once`]. Default: `exactly_once` in the config.
+    pub fn exactly_once(mut self) -> Self {
+        self.settings.exactly_once = true;
+        self
+    }
+
     /// Joins the group on every transport that carries events for the handlers, and starts
     /// handling. When it returns, every event accepted from now on reaches the group.
     ///
@@ -155,7 +163,9 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
     /// no handler, two for the same pattern, steps between versions of data that lead to no handler, wrong limits of batches, or another subscription of this bus that would share
-    /// the group's events; those of the transports' `subscribe`.
+    /// the group's events, or one that is [exactly-once](Self::exactly_once) and has batch handlers
+    /// or several transports; [`Unsupported`](ErrorKind::Unsupported) for that on a transport that
+    /// can't; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
@@ -169,7 +179,11 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             let least = batch.max_events.saturating_mul(2);
             self.settings.max_in_flight = self.settings.max_in_flight.max(least);
         }
+        self.settings.exactly_once |= handlers.is_transactional();
         let readings = self.bus.inner.routes.reading(&handlers.interests())?;
+        if self.settings.exactly_once {
+            check_exactly_once(&self.bus, &self.name, handlers.has_batches(), &readings)?;
+        }
         let service = &self.bus.inner.config.service.name;
         let group = self
             .settings
@@ -181,8 +195,6 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         let joining = readings
             .into_iter()
             .map(|reading| join(&self.bus, &self.settings, &group, reading));
-        let counters = Arc::new(Counters::default());
-        let control = Arc::new(Control::new());
         let consumer = Consumer {
             name: self.name.clone(),
             group: group.clone(),
@@ -190,35 +202,45 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             handlers: Arc::new(handlers),
             batch,
             sources: try_join_all(joining).await?,
-            counters: Arc::clone(&counters),
-            control: Arc::clone(&control),
+            counters: Arc::new(Counters::default()),
+            control: Arc::new(Control::new()),
             observer: self.bus.inner.observer.clone(),
         };
-        let shutdown = Shutdown::new();
-        let ended = CancellationToken::new();
-        let handle = Subscription {
-            name: self.name.clone(),
-            group: group.clone(),
-            counters,
-            control,
-            shutdown: shutdown.clone(),
-            ended: ended.clone(),
-        };
-        let any_ended = self.bus.inner.any_ended.clone();
-        self.bus.adopt(&self.name, &group, &topics, || {
-            let guards = (ended.drop_guard(), any_ended.drop_guard());
-            let task = tokio::spawn(async move {
-                let _guards = guards;
-                consumer.run(shutdown).await
-            });
-            SubscriptionTask {
-                handle: handle.clone(),
-                topics: topics.clone(),
-                task: Task(task),
-            }
-        })?;
-        Ok(handle)
+        run(&self.bus, consumer, &topics)
     }
+}
+
+/// Runs a subscription as a task of the bus.
+fn run(bus: &Bus, consumer: Consumer, topics: &[(Text, Text)]) -> Result<Subscription> {
+    let exactly_once = consumer.settings.exactly_once;
+    let prepare = exactly_once.then(|| Arc::clone(&bus.inner.prepare));
+    let shutdown = Shutdown::new();
+    let ended = CancellationToken::new();
+    let handle = Subscription {
+        name: consumer.name.clone(),
+        group: consumer.group.clone(),
+        counters: Arc::clone(&consumer.counters),
+        control: Arc::clone(&consumer.control),
+        shutdown: shutdown.clone(),
+        ended: ended.clone(),
+    };
+    let any_ended = bus.inner.any_ended.clone();
+    bus.adopt(&handle.name, &handle.group, topics, || {
+        let guards = (ended.drop_guard(), any_ended.drop_guard());
+        let task = tokio::spawn(async move {
+            let _guards = guards;
+            match prepare {
+                Some(prepare) => ExactlyOnce::new(consumer, prepare, shutdown).run().await,
+                None => consumer.run(shutdown).await,
+            }
+        });
+        SubscriptionTask {
+            handle: handle.clone(),
+            topics: topics.to_vec(),
+            task: Task(task),
+        }
+    })?;
+    Ok(handle)
 }
 
 async fn join(
@@ -231,7 +253,8 @@ async fn join(
     let membership = Membership::new(group.clone(), reading.topics.clone())
         .patterns(reading.patterns)
         .start(settings.start)
-        .takeover_after(settings.takeover_after);
+        .takeover_after(settings.takeover_after)
+        .exactly_once(settings.exactly_once);
     Ok(Source {
         subscriber: connected.transport.subscribe(membership).await?,
         publisher: connected.publisher.clone(),
@@ -240,6 +263,38 @@ async fn join(
         topics: reading.topics,
         transport: reading.transport,
     })
+}
+
+fn check_exactly_once(
+    bus: &Bus,
+    name: &str,
+    has_batches: bool,
+    readings: &[Reading],
+) -> Result<()> {
+    let wrong = |what: String| Error::new(ErrorKind::Config, what).with_operation("subscribe");
+    if has_batches {
+        let what = format!("subscription `{name}` is exactly-once and has a batch handler");
+        let note = "take one event at a time: events are stored in batches all the same";
+        return Err(wrong(what).with_note(note));
+    }
+    let [reading] = readings else {
+        let names: Vec<_> = readings.iter().map(|it| it.transport.as_str()).collect();
+        let what =
+            format!("subscription `{name}` is exactly-once and reads from several transports");
+        return Err(wrong(what)
+            .with_note(format!("they are {}", names.join(", ")))
+            .with_note("make a subscription for each"));
+    };
+    let connected = &bus.inner.transports[&reading.transport];
+    if !connected.transport.capabilities().exactly_once {
+        let what = format!("subscription `{name}` can't be exactly-once on this transport");
+        return Err(Error::new(ErrorKind::Unsupported, what)
+            .with_operation("subscribe")
+            .with_transport(reading.transport.clone())
+            .with_note("it can't store an acknowledgement and what is published in one step")
+            .with_note("route the events to a transport that can, or publish with `State<Bus>`"));
+    }
+    Ok(())
 }
 
 fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {

@@ -30,6 +30,8 @@ pub(crate) enum Need {
     CreatesTopics,
     NoCreatesTopics,
     Discovery,
+    Transactions,
+    ExactlyOnce,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -110,6 +112,8 @@ impl Need {
             Self::CreatesTopics => has.creates_topics,
             Self::NoCreatesTopics => !has.creates_topics,
             Self::Discovery => has.discovery,
+            Self::Transactions => has.transactions,
+            Self::ExactlyOnce => has.exactly_once,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
@@ -138,6 +142,8 @@ impl fmt::Display for Need {
             Self::CreatesTopics => f.write_str("creates topics"),
             Self::NoCreatesTopics => f.write_str("that do not create topics by themselves"),
             Self::Discovery => f.write_str("discovery"),
+            Self::Transactions => f.write_str("transactions"),
+            Self::ExactlyOnce => f.write_str("exactly once"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

@@ -8,6 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::config::{GroupProtocol, KafkaConfig};
+use crate::writing::Format;
 use crate::{access, properties};
 
 /// As large as any broker allows in practice: the broker's own limit decides, and its answer
@@ -21,6 +22,13 @@ pub(crate) const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
 /// The longest pause between attempts to reach a broker that is gone. The client's own 10 s
 /// keep everything waiting that long after the broker is back.
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the client and brokers take for the length of a transaction, unless they are set otherwise.
+const SHORTEST_TRANSACTION: Duration = Duration::from_secs(1);
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(15 * 60);
+
+/// How long the client waits for an answer: its own default.
+const REQUEST_ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A client that asks, and neither publishes nor joins a group.
 pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
@@ -71,6 +79,38 @@ pub(crate) fn member(
     client
 }
 
+/// How a producer that publishes in transactions is made, and how it writes.
+#[derive(Debug)]
+pub(crate) struct Transactional {
+    pub(crate) client: ClientConfig,
+    pub(crate) format: Format,
+}
+
+/// A producer that publishes in transactions, under an id of its own.
+pub(crate) fn transactional(config: &KafkaConfig, client_id: &Text, id: &str) -> Transactional {
+    let mut client = publishing(config, client_id);
+    // A transaction takes no longer than a delivery may: brokers give up what lasts longer.
+    let lasts = config
+        .delivery_deadline
+        .clamp(SHORTEST_TRANSACTION, LONGEST_TRANSACTION);
+    for (name, value) in [
+        ("transaction.timeout.ms", lasts),
+        ("message.timeout.ms", config.delivery_deadline.min(lasts)),
+        // The client wants it shorter than a transaction.
+        ("socket.timeout.ms", REQUEST_ANSWERED_WITHIN.min(lasts / 2)),
+    ] {
+        if properties::find(config, name).is_none() {
+            client.set(name, milliseconds(value));
+        }
+    }
+    client.set("enable.idempotence", "true");
+    client.set("transactional.id", id);
+    Transactional {
+        client,
+        format: config.format,
+    }
+}
+
 /// A client that asks for a group's position.
 pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
     let mut client = base(config, client_id);
@@ -80,6 +120,8 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
         .set("enable.auto.offset.store", "false")
         // Where a group has no position nobody has read: nothing is skipped.
         .set("auto.offset.reset", "earliest")
+        // What a transaction stores is seen when it is stored for good, and not if it is not.
+        .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", kibibytes(config.fetch_buffer))
         .set(

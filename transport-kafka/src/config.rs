@@ -36,6 +36,11 @@ pub struct KafkaConfig {
     /// The name that the brokers' logs and quotas know this client by. Default: the name of the
     /// service.
     pub client_id: Option<String>,
+    /// What this process is known by where it publishes in transactions. At most one running
+    /// process may have it, as each shuts out the one before: `"shop-${HOSTNAME}"`, say. A process
+    /// that starts again under the same id ends at once what it left open; without that, readers
+    /// wait for open transactions until `delivery_deadline` is over. Default: made up, unique.
+    pub transactional_id: Option<String>,
     /// Whether connections are encrypted, by TLS 1.2 or 1.3. Then the certificate of a broker must
     /// name the host that stands in `brokers` (and the one that the broker gives itself) and come
     /// from an authority of `ca_file`. Default: false.
@@ -180,6 +185,9 @@ impl KafkaConfig {
             let why = "is missing: name at least one broker as `host:port`";
             return Err(("brokers", why.to_owned()));
         }
+        if self.transactional_id.as_ref().is_some_and(String::is_empty) {
+            return Err(("transactional_id", "must not be empty".to_owned()));
+        }
         self.validate_numbers()?;
         if self.linger > LONGEST_LINGER {
             return Err(("linger", "must be at most 15 min".to_owned()));
@@ -234,6 +242,7 @@ impl Default for KafkaConfig {
         Self {
             brokers: Vec::new(),
             client_id: None,
+            transactional_id: None,
             tls: false,
             ca_file: None,
             certificate_file: None,

@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod error;
 mod factory;
+mod ids;
 mod properties;
 mod publisher;
 mod settle;

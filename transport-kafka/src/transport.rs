@@ -9,6 +9,7 @@ use crate::admin::KafkaAdmin;
 use crate::asking::Asking;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::ids::Ids;
 use crate::publisher::KafkaPublisher;
 use crate::subscriber::KafkaSubscriber;
 use crate::{access, properties};
@@ -31,6 +32,7 @@ pub struct KafkaTransport {
     client_id: Text,
     origin: Origin,
     asking: Arc<Asking>,
+    ids: Arc<Ids>,
 }
 
 impl KafkaTransport {
@@ -61,6 +63,7 @@ impl KafkaTransport {
         let (asked, within) = (Arc::clone(&asking), config.connect_deadline);
         match spawn_blocking(move || asked.reach(within)).await {
             Ok(Ok(())) => Ok(Self {
+                ids: Arc::new(Ids::new(&config, &client_id)),
                 config,
                 client_id,
                 origin,
@@ -102,10 +105,13 @@ impl Transport for KafkaTransport {
             .with_durable()
             .with_start_at_time()
             .with_discovery()
+            .with_transactions()
+            .with_exactly_once()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {
-        KafkaPublisher::connect(&self.config, &self.client_id, self.origin.clone()).await
+        let (origin, ids) = (self.origin.clone(), Arc::clone(&self.ids));
+        KafkaPublisher::connect(&self.config, &self.client_id, origin, ids).await
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<KafkaSubscriber> {
@@ -114,6 +120,7 @@ impl Transport for KafkaTransport {
             &self.client_id,
             self.origin.clone(),
             subscription,
+            &self.ids,
         )
         .await
     }

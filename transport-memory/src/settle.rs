@@ -1,10 +1,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use polybus_core::transport::{AckToken, Settlement, Settler};
+use polybus_core::transport::{AckToken, Outgoing, Position, Settlement, Settler};
 use polybus_core::{Error, ErrorKind, Result};
 
 use crate::broker::MemberId;
+use crate::together::{Ended, together};
 use crate::transport::Client;
 
 /// Settles what one [`MemorySubscriber`](crate::MemorySubscriber) delivered. Clones are handles to
@@ -80,6 +81,19 @@ impl Settler for MemorySettler {
         results
             .map(|result| result.map_err(|_| self.membership.stale()))
             .collect()
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let Membership { client, member, .. } = &*self.membership;
+        let acks = Some((*member, acks));
+        match together(client, "settle_together", acks, batch).await? {
+            Ended::Stored(positions) => Ok(positions),
+            Ended::Stale => Err(self.membership.stale().with_operation("settle_together")),
+        }
     }
 
     /// Takes no lock unless something was released before: it is asked for every event.

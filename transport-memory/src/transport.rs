@@ -99,6 +99,8 @@ impl Transport for MemoryTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_transactions()
+            .with_exactly_once()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {

@@ -18,7 +18,7 @@ use crate::reply;
 use crate::sentinels::Sentinels;
 use crate::tls::{self, Tls};
 
-pub(crate) use redis::{Cmd, Pipeline, Value};
+pub(crate) use redis::{Arg, Cmd, Pipeline, Value};
 
 /// The oldest server that has what is used here: XAUTOCLAIM that reports deleted entries, the
 /// lag in XINFO GROUPS.

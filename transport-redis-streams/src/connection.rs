@@ -72,8 +72,13 @@ impl Connection {
         if let Value::ServerError(error) = reply
             && error.code() == "READONLY"
         {
-            self.driver.outdated.store(true, Ordering::Release);
+            self.outdate();
         }
+    }
+
+    /// Notes that the server takes no writes any more.
+    pub(crate) fn outdate(&self) {
+        self.driver.outdated.store(true, Ordering::Release);
     }
 
     /// Ends it for everybody who shares it; commands without an answer fail.

@@ -77,6 +77,13 @@ impl Origin {
         error.with_operation(operation)
     }
 
+    /// An error that the server answered within an answer.
+    pub(crate) fn answered(&self, code: &str, details: &str, operation: &'static str) -> Error {
+        let code = code.trim_start_matches('-');
+        let refused = self.refused(code, Some(details));
+        refused.with_operation(operation)
+    }
+
     fn refused(&self, code: &str, details: Option<&str>) -> Error {
         let details = details.unwrap_or_default();
         let refusal = classify(code, details);

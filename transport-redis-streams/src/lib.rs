@@ -20,6 +20,7 @@ mod sentinels;
 mod settle;
 mod subscriber;
 mod tls;
+mod together;
 mod transport;
 mod writing;
 

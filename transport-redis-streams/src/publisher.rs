@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use polybus_core::transport::{Outcome, Outgoing, Publisher};
+use polybus_core::transport::{Outcome, Outgoing, Position, Publisher};
 use polybus_core::{Effect, Error, ErrorKind, Result};
 use tokio::sync::RwLock;
 use tokio::time::{Instant, timeout_at};
@@ -16,6 +16,7 @@ use crate::connection::{Connection, Link};
 use crate::entry;
 use crate::error::{Failure, again};
 use crate::reply;
+use crate::together;
 use crate::writing::Writing;
 
 /// How many events go to the server in one go, and how many of these chunks are out at once: so
@@ -156,6 +157,24 @@ impl Publisher for RedisPublisher {
             }));
         }
         outcomes
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        const OPERATION: &str = "publish_together";
+        let deadline = Instant::now() + self.delivery_deadline;
+        let Ok(_going_on) = timeout_at(deadline, self.going_on.read()).await else {
+            return Err(self.late().with_operation(OPERATION));
+        };
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error().with_operation(OPERATION));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let connection = self.link.connection(deadline).await;
+        let connection = connection.map_err(|error| error.with_operation(OPERATION))?;
+        let origin = self.link.client().origin();
+        together::publish(&connection, origin, &self.writing, batch, deadline).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {

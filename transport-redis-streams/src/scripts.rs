@@ -1,7 +1,7 @@
 //! What has to look and act in one step on the server.
 //!
 //! Always sent whole: the server knows a script again by its text, and they are short and rare.
-//! All of them run on one stream, so they run on a cluster too.
+//! All but [`APPEND_ALL`] run on one stream, so they run on a cluster too.
 
 use crate::client::Cmd;
 use crate::reply::EntryId;
@@ -103,6 +103,36 @@ if #page == 0 then
   return {0, ARGV[1]}
 end
 return {#page, page[#page][1]}
+";
+
+/// Appends entries to streams, all or none. Takes for each the stream's number among the keys, the
+/// count of the arguments of its `XADD` behind the key, and these. Answers the ids; if one can't be
+/// written, takes back what was, and answers its number, counted from 0, and the error.
+///
+/// A server that is out of memory refuses it before its first write, and not later.
+pub(crate) const APPEND_ALL: &str = "\
+local ids, streams, made = {}, {}, {}
+local at = 1
+while at <= #ARGV do
+  local key, count = KEYS[tonumber(ARGV[at])], tonumber(ARGV[at + 1])
+  if redis.call('EXISTS', key) == 0 then
+    made[key] = true
+  end
+  local id = redis.pcall('XADD', key, unpack(ARGV, at + 2, at + 1 + count))
+  if type(id) == 'table' then
+    for i, added in ipairs(ids) do
+      redis.call('XDEL', streams[i], added)
+    end
+    for stream in pairs(made) do
+      redis.call('DEL', stream)
+    end
+    return {#ids, id.err}
+  end
+  ids[#ids + 1] = id
+  streams[#ids] = key
+  at = at + 2 + count
+end
+return ids
 ";
 
 /// Whose an entry is, as the scripts answer it.

@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use polybus_core::Result;
 use polybus_core::transport::{
     Capabilities, DynTransport, KeyOrder, Subscription, Transport, TransportConfig,
     TransportFactory,
 };
+use polybus_core::{ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::admin::RedisAdmin;
@@ -70,6 +70,7 @@ impl Transport for RedisTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_transactions()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {
@@ -77,6 +78,13 @@ impl Transport for RedisTransport {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<RedisSubscriber> {
+        if subscription.exactly_once {
+            let why = "Redis can't store what is published and the acknowledgement of an event in one step";
+            let error = self.client.origin().plain(ErrorKind::Unsupported, why);
+            return Err(error.with_operation("subscribe").with_note(
+                "read and publish on a transport that can, or handle events at least once",
+            ));
+        }
         RedisSubscriber::join(&self.client, &self.config, subscription).await
     }
 

@@ -12,6 +12,7 @@ mod pressure;
 mod publishing;
 mod settling;
 mod start;
+mod transactions;
 mod undecodable;
 
 use crate::case::Case;
@@ -43,6 +44,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     const THEMES: &[&[Case]] = &[
         delivery::CASES,
         publishing::CASES,
+        transactions::CASES,
         closing::CASES,
         content::CASES,
         groups::CASES,

@@ -45,6 +45,7 @@ pub(crate) struct FlawedSettler {
     flaw: Flaw,
     delivered: Arc<Mutex<Vec<(Topic, Position, AckToken)>>>,
     between: Arc<tokio::sync::Mutex<()>>,
+    broker: MemoryTransport,
 }
 
 pub(crate) struct FlawedAdmin {
@@ -106,6 +107,7 @@ impl Transport for FlawedTransport {
                 flaw: self.flaw,
                 delivered: Arc::default(),
                 between: Arc::default(),
+                broker: self.inner.clone(),
             },
             transport: self.clone(),
         };
@@ -144,6 +146,26 @@ impl Publisher for FlawedPublisher {
         }
         let outcomes = self.inner.publish(&stored).await;
         self.tell(batch, outcomes)
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        match self.transport.flaw {
+            Flaw::StoresPartOfTransactions => {
+                let (stored, rest) = batch.split_at(batch.len() / 2);
+                let mut positions = self.inner.publish_together(stored).await?;
+                positions.extend(rest.iter().map(|_| Position::new(0, 0)));
+                Ok(positions)
+            }
+            Flaw::StoresWhatWasAborted => {
+                let outcomes = self.inner.publish(batch).await.into_iter();
+                outcomes.map(Outcome::into_result).collect()
+            }
+            Flaw::ReordersTransactions => {
+                let reversed: Vec<_> = batch.iter().rev().cloned().collect();
+                self.inner.publish_together(&reversed).await
+            }
+            _ => self.inner.publish_together(batch).await,
+        }
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -441,6 +463,33 @@ impl Settler for FlawedSettler {
             }
             Flaw::AcksWhatIsStale => results.iter().map(|_| Ok(())).collect(),
             _ => results,
+        }
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let Some(inner) = self.inner.get() else {
+            return Err(Error::new(ErrorKind::Stale, "never joined"));
+        };
+        let apart = self.broker.publisher().await?;
+        match self.flaw {
+            Flaw::PublishesWithoutSettling => apart.publish_together(batch).await,
+            Flaw::SettlesBeforePublishing => {
+                self.ack(acks).await;
+                apart.publish_together(batch).await
+            }
+            Flaw::PublishesWhatIsStale | Flaw::RepeatsSteps => {
+                let positions = apart.publish_together(batch).await?;
+                let settled = inner.settle_together(acks, &[]).await;
+                match self.flaw {
+                    Flaw::RepeatsSteps => settled.map(|_| positions),
+                    _ => Ok(positions),
+                }
+            }
+            _ => inner.settle_together(acks, batch).await,
         }
     }
 

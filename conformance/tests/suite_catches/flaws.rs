@@ -43,6 +43,13 @@ pub(crate) enum Flaw {
     HasNoLag,
     SaysTopicsExist,
     IgnoresPatterns,
+    StoresPartOfTransactions,
+    StoresWhatWasAborted,
+    ReordersTransactions,
+    PublishesWithoutSettling,
+    SettlesBeforePublishing,
+    PublishesWhatIsStale,
+    RepeatsSteps,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -233,4 +240,39 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         "never: the descriptions are right",
     ),
     (Flaw::IgnoresPatterns, &["topics_are_discovered"], "lost"),
+    (
+        Flaw::StoresPartOfTransactions,
+        &["transaction_stores_all", "concurrent_transactions"],
+        "lost",
+    ),
+    (
+        Flaw::StoresWhatWasAborted,
+        &["refused_transaction_stores_nothing"],
+        "nobody expects it",
+    ),
+    (
+        Flaw::ReordersTransactions,
+        &["transaction_stores_all"],
+        "position",
+    ),
+    (
+        Flaw::PublishesWithoutSettling,
+        &["step_settles_and_publishes"],
+        "",
+    ),
+    (
+        Flaw::SettlesBeforePublishing,
+        &["refused_step_settles_nothing"],
+        "did not come",
+    ),
+    (
+        Flaw::PublishesWhatIsStale,
+        &["stale_step_publishes_nothing"],
+        "answered Ok",
+    ),
+    (
+        Flaw::RepeatsSteps,
+        &["step_made_again_takes_effect_once"],
+        "duplicated",
+    ),
 ];

@@ -21,6 +21,12 @@ pub struct PublishingConfig {
     /// have more. Default: 64 MiB.
     #[serde(deserialize_with = "bytes")]
     pub max_queued_bytes: u32,
+    /// How many events one transaction may hold, at least 1. Default: 10,000.
+    #[serde(deserialize_with = "fields::positive")]
+    pub max_transaction_events: usize,
+    /// How many bytes the events of one transaction may have, attributes and data. Default: 16 MiB.
+    #[serde(deserialize_with = "fields::size")]
+    pub max_transaction_bytes: usize,
     /// What is kept of events that failed for good.
     pub failed: FailedConfig,
 }
@@ -30,6 +36,8 @@ impl Default for PublishingConfig {
         Self {
             max_queued_events: 100_000,
             max_queued_bytes: 64 << 20,
+            max_transaction_events: 10_000,
+            max_transaction_bytes: 16 << 20,
             failed: FailedConfig::default(),
         }
     }

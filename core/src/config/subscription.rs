@@ -45,6 +45,12 @@ pub struct SubscriptionConfig {
     /// failed, worth another try. Default: no limit. At most `takeover_after`.
     #[serde(deserialize_with = "fields::optional_duration")]
     pub handler_timeout: Option<Duration>,
+    /// Whether what handlers publish in a [`Transaction`](crate::middleware::Transaction) and the
+    /// acknowledgement of their events, dead letters included, are stored in one step: each event
+    /// then takes effect once on what is published, whatever fails. For one transport that can do
+    /// so ([`exactly_once`](crate::transport::Capabilities::exactly_once)). A handler that takes a
+    /// `Transaction` turns it on. Default: off.
+    pub exactly_once: bool,
 }
 
 impl Default for SubscriptionConfig {
@@ -60,6 +66,7 @@ impl Default for SubscriptionConfig {
             max_in_flight: 1024,
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
+            exactly_once: false,
         }
     }
 }

@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{FormatTable, Place};
 use crate::transport::{
-    Capabilities, Content, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
-    DynTransport, Outcome, Outgoing, Publisher, RawRecord, Subscriber, Subscription, Transport,
+    AckToken, Capabilities, Content, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
+    DynTransport, Outcome, Outgoing, Position, Publisher, RawRecord, Settlement, Settler,
+    Subscriber, Subscription, Transport,
 };
 use crate::{Effect, Error, Result};
 
@@ -61,32 +62,33 @@ pub(super) struct FormattedPublisher {
     table: Arc<FormatTable>,
 }
 
-impl FormattedPublisher {
-    /// The record of an event, if its topic has a format.
-    fn written(&self, outgoing: &Outgoing) -> Result<Outgoing> {
-        let (Content::Event(event), Some(chosen)) =
-            (&outgoing.content, self.table.find(&outgoing.topic))
-        else {
-            return Ok(outgoing.clone());
-        };
-        let record = chosen
-            .format
-            .write(event)
-            .map_err(|error| refused(error, outgoing))?;
-        let outgoing =
-            Outgoing::raw(outgoing.topic.clone(), record).with_headers(outgoing.headers.clone());
-        Ok(outgoing)
-    }
+/// The record of an event, if its topic has a format.
+fn written(table: &FormatTable, outgoing: &Outgoing) -> Result<Outgoing> {
+    let (Content::Event(event), Some(chosen)) = (&outgoing.content, table.find(&outgoing.topic))
+    else {
+        return Ok(outgoing.clone());
+    };
+    let record = chosen
+        .format
+        .write(event)
+        .map_err(|error| refused(error, outgoing))?;
+    let outgoing =
+        Outgoing::raw(outgoing.topic.clone(), record).with_headers(outgoing.headers.clone());
+    Ok(outgoing)
+}
 
+impl FormattedPublisher {
     fn all_written(&self, batch: &[Outgoing]) -> (Vec<Outgoing>, Vec<Option<Error>>) {
         let mut records = Vec::with_capacity(batch.len());
-        let refused = batch.iter().map(|outgoing| match self.written(outgoing) {
-            Ok(record) => {
-                records.push(record);
-                None
-            }
-            Err(error) => Some(error),
-        });
+        let refused = batch
+            .iter()
+            .map(|outgoing| match written(&self.table, outgoing) {
+                Ok(record) => {
+                    records.push(record);
+                    None
+                }
+                Err(error) => Some(error),
+            });
         let refused = refused.collect();
         (records, refused)
     }
@@ -106,6 +108,12 @@ impl Publisher for FormattedPublisher {
             None => answers.next(),
         });
         outcomes.map_while(|outcome| outcome).collect()
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        let records = batch.iter().map(|outgoing| written(&self.table, outgoing));
+        let records = records.collect::<Result<Vec<_>>>()?;
+        self.inner.publish_together(&records).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -146,7 +154,7 @@ impl FormattedSubscriber {
 
 #[deny(clippy::missing_trait_methods)]
 impl Subscriber for FormattedSubscriber {
-    type Settler = DynSettler;
+    type Settler = FormattedSettler;
 
     async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
         // Nothing is awaited after it, so that a dropped call loses nothing.
@@ -155,11 +163,41 @@ impl Subscriber for FormattedSubscriber {
         Ok(read.collect())
     }
 
-    fn settler(&self) -> DynSettler {
-        self.inner.settler()
+    fn settler(&self) -> FormattedSettler {
+        FormattedSettler {
+            inner: self.inner.settler(),
+            table: Arc::clone(&self.table),
+        }
     }
 
     async fn close(self, deadline: Instant) -> Result<()> {
         self.inner.close(deadline).await
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FormattedSettler {
+    inner: DynSettler,
+    table: Arc<FormatTable>,
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Settler for FormattedSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        self.inner.settle(batch).await
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let records = batch.iter().map(|outgoing| written(&self.table, outgoing));
+        let records = records.collect::<Result<Vec<_>>>()?;
+        self.inner.settle_together(acks, &records).await
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        self.inner.is_current(token)
     }
 }

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -69,6 +70,8 @@ pub struct CallInfo {
     pub stopping: CancellationToken,
     /// The steps between versions of data that the program registered.
     pub migrations: Option<Arc<Migrations>>,
+    /// What the runtime has for extractors that it knows and this module does not.
+    pub(crate) scope: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl CallInfo {
@@ -85,7 +88,13 @@ impl CallInfo {
             deadline: None,
             stopping,
             migrations: None,
+            scope: None,
         }
+    }
+
+    /// What the runtime has for an extractor.
+    pub(crate) fn scope<T: Any>(&self) -> Option<&T> {
+        self.scope.as_deref()?.downcast_ref()
     }
 }
 
@@ -98,6 +107,10 @@ impl CallInfo {
 pub trait FromDelivery<S>: Sized {
     /// The event types it takes, if it takes only some.
     const TYPES: &'static [TypeInfo] = &[];
+
+    /// Whether its subscription has to be
+    /// [exactly-once](crate::config::SubscriptionConfig::exactly_once) for it.
+    const TRANSACTIONAL: bool = false;
 
     /// Takes the value from a call.
     ///

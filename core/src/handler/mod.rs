@@ -49,6 +49,10 @@ pub trait Handler<Args, S>: Send + Sync + 'static {
     /// The event types that the arguments take: those of its `Payload<T>`, none without one.
     const TYPES: &'static [TypeInfo];
 
+    /// Whether an argument takes part in a transaction, which makes the subscription
+    /// [exactly-once](crate::config::SubscriptionConfig::exactly_once).
+    const TRANSACTIONAL: bool = false;
+
     /// Extracts the arguments and starts the function.
     ///
     /// # Errors
@@ -67,6 +71,7 @@ macro_rules! impl_handler {
             $($argument: FromDelivery<S>,)*
         {
             const TYPES: &'static [TypeInfo] = first_types(&[$($argument::TYPES),*]);
+            const TRANSACTIONAL: bool = false $(|| $argument::TRANSACTIONAL)*;
 
             #[allow(unused_variables, reason = "a handler without arguments extracts nothing")]
             fn call(&self, call: &Call<'_, S>) -> Result<BoxFuture<'static, Handled>> {

@@ -17,6 +17,7 @@ pub struct HandlerSet {
     by_type: HashMap<Text, Versions>,
     handlers: Vec<Registered>,
     migrations: Option<Arc<Migrations>>,
+    transactional: bool,
 }
 
 /// The handlers of one event type, each for a major version of its data. Most types have one.
@@ -70,6 +71,7 @@ pub struct HandlerSetBuilder {
     migrations: Option<Arc<Migrations>>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
+    transactional: bool,
 }
 
 impl HandlerSetBuilder {
@@ -98,6 +100,7 @@ impl HandlerSetBuilder {
                 "a handler for `on` needs an argument `Payload<T>`; use `on_pattern` or `on_any` without one"
             );
         }
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
         self.add_types(H::TYPES, index);
     }
@@ -109,6 +112,7 @@ impl HandlerSetBuilder {
         S: Send + Sync + 'static,
         Args: 'static,
     {
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
         self.patterns.push((Pattern::parse(pattern), index));
     }
@@ -187,6 +191,7 @@ impl HandlerSetBuilder {
             by_type,
             handlers: self.handlers,
             migrations: self.migrations,
+            transactional: self.transactional,
         })
     }
 }
@@ -226,6 +231,11 @@ impl HandlerSet {
     /// The steps between versions of data.
     pub(crate) fn migrations(&self) -> Option<&Arc<Migrations>> {
         self.migrations.as_ref()
+    }
+
+    /// Whether one of the handlers takes part in a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.transactional
     }
 
     /// Whether one of the handlers takes several events at once.

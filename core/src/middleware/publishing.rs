@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::bulk::Bulk;
 use super::failed::FailedEvent;
-use super::layers::{Layers, Validator};
+use super::layers::{Layers, Validate, Validator};
 use super::pipeline::{Entry, Pipeline, Sink};
 use super::reply::{Completed, Reply, never_answered};
 use super::room::closed;
@@ -36,10 +36,19 @@ pub struct Publishing {
     pub(super) shared: Arc<Shared>,
     /// One for each transport.
     pub(super) pipelines: Vec<Arc<Pipeline>>,
-    publishers: Vec<(Text, DynPublisher)>,
+    pub(super) publishers: Vec<(Text, DynPublisher)>,
     /// As in the config; the default is the last one.
-    routes: Vec<(usize, Arc<Route>)>,
+    pub(super) routes: Vec<(usize, Arc<Route>)>,
+    /// How much a transaction may hold.
+    pub(super) transactions: TransactionLimits,
     ways: RwLock<HashMap<Text, Arc<Way>, RandomState>>,
+}
+
+/// How much one transaction may hold.
+#[derive(Debug)]
+pub(super) struct TransactionLimits {
+    pub(super) max_events: usize,
+    pub(super) max_bytes: usize,
 }
 
 /// The way of an event type: its route, and the batches that its events travel in.
@@ -158,6 +167,10 @@ impl Publishing {
                 .iter()
                 .map(|(name, publisher)| (name.clone(), publisher.clone()))
                 .collect(),
+            transactions: TransactionLimits {
+                max_events: config.publishing.max_transaction_events,
+                max_bytes: config.publishing.max_transaction_bytes,
+            },
             ways: RwLock::default(),
         }
     }
@@ -288,6 +301,7 @@ impl Publishing {
             .await
             .into_iter()
             .collect::<Result<()>>()?;
+        self.flush_transactions(deadline).await?;
         let flushing = self.publishers.iter().map(|(name, publisher)| async move {
             let flushed = publisher.flush(deadline).await;
             flushed.map_err(|error| error.with_transport(name.clone()))
@@ -302,6 +316,7 @@ impl Publishing {
         // What is late is in what this returns.
         let flushing = self.pipelines.iter().map(|it| it.flush(deadline));
         let _ = join_all(flushing).await;
+        let _ = self.flush_transactions(deadline).await;
         self.shared.cut.cancel();
         self.pipelines.iter().for_each(|it| it.give_up());
         self.shared.tasks.close();
@@ -409,6 +424,11 @@ impl Way {
         &self.resolved.transport
     }
 
+    /// The index of its route; that of the default is given.
+    pub(super) fn route_index(&self, default: usize) -> usize {
+        self.resolved.route.unwrap_or(default)
+    }
+
     fn published(&self, completed: Completed) -> Published {
         let Completed { outcome, fallback } = completed;
         let (transport, topic) = match &fallback {
@@ -475,7 +495,8 @@ impl<'a> Routes<'a> {
         });
         let layers = Layers::of_config(config, self.validator);
         let publisher = layers.around(self.publisher(transport));
-        let route = Arc::new(Route::new(config, publisher, fallback));
+        let validate = Validate::of_config(config, self.validator);
+        let route = Arc::new(Route::new(config, publisher, fallback, validate));
         self.known.push((transport, config, Arc::clone(&route)));
         route
     }

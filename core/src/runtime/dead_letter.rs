@@ -10,7 +10,8 @@ use crate::backoff;
 use crate::handler::Failure;
 use crate::topic::TopicPrefix;
 use crate::transport::{
-    Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, RawRecord, TopicSpec,
+    Admin, Delivery, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, RawRecord,
+    TopicSpec,
 };
 use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
@@ -140,7 +141,16 @@ impl DeadLetters {
 
 /// The dead letter of a job: the event, or the record as it came, and where it came from.
 pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
-    let delivery = &job.delivery;
+    letter_of(&job.delivery, job.attempt, topic, origin)
+}
+
+/// The dead letter of a delivery after an attempt.
+pub(super) fn letter_of(
+    delivery: &Delivery,
+    attempt: u32,
+    topic: Topic,
+    origin: &Origin<'_>,
+) -> Outgoing {
     // The headers are in the record.
     let raw = |topic, record: &RawRecord| (Outgoing::raw(topic, record.clone()), Headers::new());
     let (outgoing, headers) = match (delivery.event(), delivery.record()) {
@@ -157,7 +167,7 @@ pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
         text(provenance::POSITION, &delivery.position().to_string()),
         text(provenance::GROUP, origin.group),
         text(provenance::SUBSCRIPTION, origin.subscription),
-        text(provenance::ATTEMPTS, &job.attempt.to_string()),
+        text(provenance::ATTEMPTS, &attempt.to_string()),
         text(provenance::REASON, cut(origin.reason)),
         text(provenance::FAILED_AT, &Timestamp::now().to_string()),
     ];

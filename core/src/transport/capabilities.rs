@@ -23,6 +23,12 @@ pub struct Capabilities {
     pub creates_topics: bool,
     /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
     pub discovery: bool,
+    /// Several events can be stored all or none
+    /// ([`Publisher::publish_together`](super::Publisher::publish_together)).
+    pub transactions: bool,
+    /// What a group has done and the events that come of it can be stored all or none
+    /// ([`Settler::settle_together`](super::Settler::settle_together)).
+    pub exactly_once: bool,
 }
 
 impl Capabilities {
@@ -37,6 +43,8 @@ impl Capabilities {
             start_at_time: false,
             creates_topics: false,
             discovery: false,
+            transactions: false,
+            exactly_once: false,
         }
     }
 
@@ -93,6 +101,20 @@ impl Capabilities {
     #[must_use]
     pub const fn with_discovery(mut self) -> Self {
         self.discovery = true;
+        self
+    }
+
+    /// Events can be stored all or none.
+    #[must_use]
+    pub const fn with_transactions(mut self) -> Self {
+        self.transactions = true;
+        self
+    }
+
+    /// Acknowledgements and events can be stored all or none.
+    #[must_use]
+    pub const fn with_exactly_once(mut self) -> Self {
+        self.exactly_once = true;
         self
     }
 }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Publisher, Settlement,
-    Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
+    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Position, Publisher,
+    Settlement, Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
 use crate::{Result, Topic};
 
@@ -74,6 +74,10 @@ impl Publisher for DynPublisher {
         self.0.publish(batch).await
     }
 
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        self.0.publish_together(batch).await
+    }
+
     async fn flush(&self, deadline: Instant) -> Result<()> {
         self.0.flush(deadline).await
     }
@@ -102,6 +106,14 @@ impl Subscriber for DynSubscriber {
 impl Settler for DynSettler {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
         self.0.settle(batch).await
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        self.0.settle_together(acks, batch).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {
@@ -159,6 +171,7 @@ impl<T: Transport> ErasedTransport for T {
 #[async_trait]
 trait ErasedPublisher: Send + Sync {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome>;
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>>;
     async fn flush(&self, deadline: Instant) -> Result<()>;
     async fn close(&self, deadline: Instant) -> Result<()>;
 }
@@ -167,6 +180,10 @@ trait ErasedPublisher: Send + Sync {
 impl<P: Publisher> ErasedPublisher for P {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
         Publisher::publish(self, batch).await
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        Publisher::publish_together(self, batch).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -203,6 +220,8 @@ impl<S: Subscriber> ErasedSubscriber for S {
 #[async_trait]
 trait ErasedSettler: Send + Sync {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>>;
+    async fn settle_together(&self, acks: &[AckToken], batch: &[Outgoing])
+    -> Result<Vec<Position>>;
     fn is_current(&self, token: AckToken) -> bool;
 }
 
@@ -210,6 +229,14 @@ trait ErasedSettler: Send + Sync {
 impl<S: Settler> ErasedSettler for S {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
         Settler::settle(self, batch).await
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        Settler::settle_together(self, acks, batch).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {

@@ -38,7 +38,7 @@ pub use outcome::{Content, Outcome, Outgoing};
 pub use position::Position;
 
 use crate::topic::TopicPattern;
-use crate::{Result, Text, Timestamp, Topic};
+use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
 /// A connection to one server or cluster.
 ///
@@ -73,7 +73,8 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// [`TopicNotFound`](crate::ErrorKind::TopicNotFound) if a topic does not exist and the
     /// server does not make topics by itself; [`Unsupported`](crate::ErrorKind::Unsupported) for
-    /// a start the transport does not have; [`Connect`](crate::ErrorKind::Connect) as above.
+    /// a start the transport does not have, and for a subscription that is
+    /// [`exactly_once`](Subscription::exactly_once) without the capability; [`Connect`](crate::ErrorKind::Connect) as above.
     ///
     /// # Cancel safety
     ///
@@ -103,6 +104,30 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// A dropped call may have published any part of the batch.
     fn publish(&self, batch: &[Outgoing]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Publishes all events of a batch, on any topics, or none of them
+    /// ([`Capabilities::transactions`]).
+    ///
+    /// Returns the position of each, in the order of the input. No reader gets one of them unless
+    /// all of them are stored for good. Their order is that of [`publish`](Self::publish), also
+    /// among the two. Bounded by the delivery deadline of the transport's config.
+    ///
+    /// # Errors
+    ///
+    /// An error without [`effect`](crate::Error::effect) says that nothing is stored, and never
+    /// will be. [`Unknown`](crate::Effect::Unknown): all of them may be stored, or none.
+    /// [`Unsupported`](ErrorKind::Unsupported) without the capability.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have published all of the batch, or nothing.
+    fn publish_together(
+        &self,
+        batch: &[Outgoing],
+    ) -> impl Future<Output = Result<Vec<Position>>> + Send {
+        let _ = batch;
+        async { Err(not_together("publish_together")) }
+    }
 
     /// Waits until the server has answered for everything that was published before.
     ///
@@ -179,6 +204,34 @@ pub trait Settler: Send + Sync + 'static {
         batch: &[(AckToken, Settlement)],
     ) -> impl Future<Output = Vec<Result<()>>> + Send;
 
+    /// Acknowledges deliveries and publishes events in one step: all of it, or nothing
+    /// ([`Capabilities::exactly_once`]). For subscribers of a
+    /// [`Subscription`] that is [`exactly_once`](Subscription::exactly_once).
+    ///
+    /// Nothing that was delivered before one of the deliveries, from the same
+    /// [source](AckToken::source), may be left unsettled. Returns the position of each event, in
+    /// the order of the input. Bounded by the delivery deadline of the transport's config.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Publisher::publish_together`], and [`Stale`](ErrorKind::Stale) if one of the
+    /// deliveries belongs to another member by now. After an error whose
+    /// [`effect`](crate::Error::effect) is unknown the same call is to be made again: it finds out
+    /// whether the one before took effect, and does nothing then. Positions that can't be told any
+    /// more are `u64::MAX`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have done all of it, or nothing; making it again is safe.
+    fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> impl Future<Output = Result<Vec<Position>>> + Send {
+        let _ = (acks, batch);
+        async { Err(not_together("settle_together")) }
+    }
+
     /// Whether the delivery still belongs to this member. Asked just before its handler starts:
     /// what does not belong to it any more is settled with [`Settlement::Release`] unhandled.
     fn is_current(&self, token: AckToken) -> bool {
@@ -216,6 +269,9 @@ pub struct Subscription {
     /// dead and give its events to another, where it goes by time. Longer than any handler
     /// takes, its retries included. Default: 60 s.
     pub takeover_after: Duration,
+    /// Whether deliveries are acknowledged by [`Settler::settle_together`], and by nothing else
+    /// ([`Capabilities::exactly_once`]). Default: no.
+    pub exactly_once: bool,
 }
 
 impl Subscription {
@@ -228,6 +284,7 @@ impl Subscription {
             patterns: Vec::new(),
             start: Start::default(),
             takeover_after: Duration::from_secs(60),
+            exactly_once: false,
         }
     }
 
@@ -258,6 +315,13 @@ impl Subscription {
         self.takeover_after = takeover_after;
         self
     }
+
+    /// Sets [`exactly_once`](Self::exactly_once).
+    #[must_use]
+    pub fn exactly_once(mut self, exactly_once: bool) -> Self {
+        self.exactly_once = exactly_once;
+        self
+    }
 }
 
 /// Where a group starts that has no position yet. A group that has one goes on from there.
@@ -279,4 +343,12 @@ impl Start {
     pub fn time(time: impl Into<Timestamp>) -> Self {
         Self::Time(time.into())
     }
+}
+
+fn not_together(operation: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the transport can't store several events all or none",
+    )
+    .with_operation(operation)
 }

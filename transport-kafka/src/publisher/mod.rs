@@ -3,14 +3,16 @@
 
 mod alone;
 mod pending;
+mod pool;
 mod producer;
 mod record;
+mod session;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use polybus_core::transport::{Outcome, Outgoing, Publisher};
+use polybus_core::transport::{Outcome, Outgoing, Position, Publisher};
 use polybus_core::{Effect, ErrorKind, Result, Text};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -19,10 +21,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::pending::{Pending, Ticket};
+use self::pool::Pool;
 use self::producer::{Handle, Producer, Record};
+pub(crate) use self::session::{Failed, Offsets, Session};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{Origin, code_of};
+use crate::ids::Ids;
 use crate::writing::Format;
 
 /// How long to wait at most before the client's queue is looked at again. An answer ends the
@@ -48,6 +53,7 @@ pub struct KafkaPublisher {
     /// One call at a time puts records into the client's queue, so that those of a call that
     /// waits for room are not overtaken.
     queue: Mutex<Queue>,
+    transactions: Pool,
 }
 
 #[derive(Debug)]
@@ -70,9 +76,10 @@ enum Refusal<'a> {
 impl KafkaPublisher {
     /// Makes a publisher and waits until it has reached a broker.
     pub(crate) async fn connect(
-        config: &KafkaConfig,
+        config: &Arc<KafkaConfig>,
         client_id: &Text,
         origin: Origin,
+        ids: Arc<Ids>,
     ) -> Result<Self> {
         let client = client::publishing(config, client_id);
         let pending = Arc::new(Pending::default());
@@ -87,6 +94,7 @@ impl KafkaPublisher {
                 format!("no broker answered within {within:?}"),
             ));
         }
+        let transactions = Pool::new(Arc::clone(config), client_id.clone(), origin.clone(), ids);
         Ok(Self {
             origin,
             client,
@@ -96,6 +104,7 @@ impl KafkaPublisher {
             pending,
             closed: AtomicBool::new(false),
             queue: Mutex::new(Queue::Open(producer)),
+            transactions,
         })
     }
 
@@ -234,7 +243,19 @@ impl Publisher for KafkaPublisher {
         self.publish_alone(batch, outcomes, deadline).await
     }
 
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.refused().with_operation("publish_together"));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = Instant::now() + self.delivery_deadline;
+        self.transactions.publish(batch, deadline).await
+    }
+
     async fn flush(&self, deadline: Instant) -> Result<()> {
+        self.transactions.flush(deadline).await?;
         self.pending.flush(deadline).await.map_err(|left| {
             self.origin.error(
                 "flush",
@@ -247,6 +268,7 @@ impl Publisher for KafkaPublisher {
     async fn close(&self, deadline: Instant) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         let flushed = self.flush(deadline).await;
+        self.transactions.close(deadline).await;
         // Whoever puts records into the queue now began before and stops at its own deadline.
         let Ok(mut queue) = timeout_at(deadline, self.queue.lock()).await else {
             return flushed;

@@ -9,6 +9,7 @@ mod member;
 mod reading;
 mod shared;
 mod start;
+mod steps;
 
 use std::sync::Arc;
 use std::thread;
@@ -22,9 +23,11 @@ use tokio::time::{Instant, timeout_at};
 use self::member::Plan;
 pub(crate) use self::shared::Shared;
 use self::shared::{Limits, Received};
+pub(crate) use self::steps::Steps;
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::ids::Ids;
 use crate::settle::KafkaSettler;
 
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
@@ -45,6 +48,8 @@ pub struct KafkaSubscriber {
     origin: Origin,
     left: Option<oneshot::Receiver<Result<()>>>,
     ended: Option<oneshot::Receiver<()>>,
+    /// For a subscription that is exactly-once.
+    steps: Option<Arc<Steps>>,
 }
 
 impl KafkaSubscriber {
@@ -54,6 +59,7 @@ impl KafkaSubscriber {
         client_id: &Text,
         origin: Origin,
         subscription: Subscription,
+        ids: &Arc<Ids>,
     ) -> Result<Self> {
         if subscription.topics.is_empty() && subscription.patterns.is_empty() {
             let why = "a subscription names at least one topic or pattern";
@@ -72,6 +78,17 @@ impl KafkaSubscriber {
             return Err(error.with_note("set `member` of the transport, another for each process"));
         }
         let name = member.unwrap_or(client_id);
+        let deadline = Instant::now() + config.connect_deadline;
+        let steps = match subscription.exactly_once {
+            true => {
+                let id = ids.take(&subscription.group);
+                let client = client::transactional(&config, client_id, &id.to_string());
+                let (shared, lasts) = (Arc::clone(&shared), config.delivery_deadline);
+                let steps = Steps::new(shared, origin.clone(), client, lasts, id, deadline);
+                Some(Arc::new(steps.await?))
+            }
+            false => None,
+        };
         let plan = Plan {
             client: client::member(&config, name, &subscription.group, instance),
             config,
@@ -88,6 +105,7 @@ impl KafkaSubscriber {
             origin,
             left: Some(left),
             ended: Some(ended),
+            steps,
         };
         let thread = thread::Builder::new().name("polybus-kafka-read".to_owned());
         let spawned = thread.spawn(move || {
@@ -131,7 +149,8 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn settler(&self) -> KafkaSettler {
-        KafkaSettler::new(Arc::clone(&self.shared), self.origin.clone())
+        let (shared, steps) = (Arc::clone(&self.shared), self.steps.clone());
+        KafkaSettler::new(shared, self.origin.clone(), steps)
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {

@@ -150,6 +150,14 @@ impl Cursor {
         self.slots.slot(offset) == Some(Slot::Held { member, attempt })
     }
 
+    /// Whether a delivery was settled.
+    pub(crate) fn is_settled(&self, offset: u64, attempt: u32) -> bool {
+        match self.slots.slot(offset) {
+            Some(Slot::Settled { attempt: settled }) => settled == attempt,
+            slot => slot.is_none() && offset < self.slots.low(),
+        }
+    }
+
     fn release(&mut self, log: &Log, offset: u64, attempt: u32) {
         let key = log.record(offset).key;
         let attempts = attempt;

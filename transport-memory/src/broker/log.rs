@@ -143,8 +143,8 @@ impl Log {
         self.base + older as u64
     }
 
-    pub(crate) fn has_room(&self, size: u64) -> bool {
-        self.records.len() < self.limits.events && self.bytes + size <= self.limits.bytes
+    pub(crate) fn has_room(&self, events: usize, bytes: u64) -> bool {
+        self.records.len() + events <= self.limits.events && self.bytes + bytes <= self.limits.bytes
     }
 
     /// Stores a record, whether or not there is room, and returns its offset.
@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn room_is_bounded_by_number_and_by_bytes() {
         let mut log = log(2, 100);
-        assert!(log.has_room(100));
-        assert!(!log.has_room(101));
+        assert!(log.has_room(1, 100));
+        assert!(!log.has_room(1, 101));
         assert_eq!(append(&mut log, 60, 1), 0);
-        assert!(log.has_room(40));
-        assert!(!log.has_room(41));
+        assert!(log.has_room(1, 40));
+        assert!(!log.has_room(1, 41));
         assert_eq!(append(&mut log, 1, 1), 1);
-        assert!(!log.has_room(1));
+        assert!(!log.has_room(1, 1));
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         assert!(log.trim_one(1).is_none());
         assert_eq!((log.base(), log.end(), log.len()), (1, 2, 1));
         assert_eq!(log.record(1).size, 40);
-        assert!(log.has_room(60));
+        assert!(log.has_room(1, 60));
         assert_eq!(append(&mut log, 60, 1), 2);
     }
 

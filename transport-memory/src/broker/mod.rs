@@ -7,6 +7,7 @@ mod member;
 mod order;
 mod slots;
 mod state;
+mod together;
 mod topic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use polybus_core::Timestamp;
 use polybus_core::transport::Outgoing;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::MemoryConfig;
 use log::Limits;
 pub(crate) use log::{Measure, Stored};
 pub(crate) use state::{Progress, State, Taken};
+pub(crate) use together::{Step, Together};
 
 /// A member of a group, unique for as long as the broker lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +111,7 @@ impl Broker {
         progress: &mut [Progress],
     ) {
         let deadline = Instant::now() + self.delivery_deadline;
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Waiting::new(self);
         loop {
             // Made before looking: it hears of every change from here on.
             let room = self.room.notified();
@@ -116,6 +119,11 @@ impl Broker {
                 return;
             }
         }
+    }
+
+    /// Told when room may have been made, to those who [wait](Waiting).
+    pub(crate) fn room(&self) -> Notified<'_> {
+        self.room.notified()
     }
 
     /// How many bytes a topic holds.
@@ -130,12 +138,12 @@ impl Broker {
 }
 
 /// Counts a publisher as waiting for as long as it lives, also when its call is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
+    pub(crate) fn new(broker: &'a Broker) -> Self {
+        broker.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(&broker.waiting)
     }
 }
 

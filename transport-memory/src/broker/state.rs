@@ -94,18 +94,49 @@ impl State {
             if full.contains(&id) {
                 continue;
             }
-            if topic.make_room(measure.size, trimmed) {
+            if topic.make_room(1, measure.size, trimmed) {
                 let offset = topic.log.append(outgoing, measure, now);
                 *progress = Progress::Stored(offset);
             } else {
                 full.push(id);
             }
         }
-        for id in appended {
-            self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
-            self.signal_topic(id, wakes);
-        }
+        self.appended(&appended, trimmed, wakes);
         full.is_empty()
+    }
+
+    /// Stores an event, whether or not there is room.
+    pub(super) fn append_one(
+        &mut self,
+        id: TopicId,
+        outgoing: &Outgoing,
+        measure: Measure,
+        now: Timestamp,
+    ) -> u64 {
+        self.topics[id.index()].log.append(outgoing, measure, now)
+    }
+
+    /// Tells the readers of topics that something was appended.
+    pub(super) fn appended(
+        &mut self,
+        ids: &[TopicId],
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) {
+        for (index, id) in ids.iter().enumerate() {
+            if !ids[..index].contains(id) {
+                self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
+                self.signal_topic(*id, wakes);
+            }
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn topic_state(&mut self, id: TopicId) -> &mut TopicState {
+        &mut self.topics[id.index()]
     }
 
     /// Adds a member to a group, which gets a position on every topic it has none on yet.
@@ -221,6 +252,19 @@ impl State {
         cursor.holds(member, offset, attempt)
     }
 
+    /// Whether deliveries of a member were settled before.
+    pub(super) fn are_settled(&self, member: MemberId, tokens: &[AckToken]) -> bool {
+        tokens.iter().all(|token| {
+            let id = TopicId(token.source);
+            let joined = self.members.get(&member).and_then(|it| it.joined.get(&id));
+            let (Some(joined), Some((offset, attempt))) = (joined, delivery(member, *token)) else {
+                return false;
+            };
+            let (_, cursor) = &self.topics[id.index()].cursors[joined.cursor];
+            cursor.is_settled(offset, attempt)
+        })
+    }
+
     /// Makes a topic unless there is one.
     pub(crate) fn ensure_topic(&mut self, topic: &Topic, wakes: &mut Wakes) {
         self.topic(topic, wakes);
@@ -278,7 +322,7 @@ impl State {
     }
 
     /// The topic's id. A new topic goes to every group that has a pattern for it.
-    fn topic(&mut self, topic: &Topic, wakes: &mut Wakes) -> TopicId {
+    pub(super) fn topic(&mut self, topic: &Topic, wakes: &mut Wakes) -> TopicId {
         if let Some(id) = self.topics_by_name.get(topic.name()) {
             return *id;
         }

@@ -36,9 +36,14 @@ impl TopicState {
         lows.min().unwrap_or(0)
     }
 
-    /// Trims what every group has settled until there is room.
-    pub(crate) fn make_room(&mut self, size: u64, trimmed: &mut Vec<Record>) -> bool {
-        while !self.log.has_room(size) {
+    /// Trims what every group has settled until there is room for so much.
+    pub(crate) fn make_room(
+        &mut self,
+        events: usize,
+        bytes: u64,
+        trimmed: &mut Vec<Record>,
+    ) -> bool {
+        while !self.log.has_room(events, bytes) {
             let Some(record) = self.log.trim_one(self.settled()) else {
                 return false;
             };

@@ -17,4 +17,6 @@ mod securing;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod transactions;
+#[cfg(test)]
 mod writing;

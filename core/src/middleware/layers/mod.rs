@@ -21,7 +21,7 @@ pub use rate_limit::RateLimit;
 pub use timeout::Timeout;
 pub use validate::{Validate, Validator};
 
-use crate::config::{self, PublishConfig};
+use crate::config::PublishConfig;
 use crate::transport::DynPublisher;
 use crate::{Error, ErrorKind, Result};
 
@@ -131,8 +131,8 @@ impl Layers {
     /// The layers that a route's settings ask for.
     pub(super) fn of_config(config: &PublishConfig, validator: Option<&Validator>) -> Self {
         let mut layers: Vec<Box<dyn PublishLayer>> = Vec::new();
-        if config.validate == config::Validate::Strict {
-            layers.push(Box::new(Validate::new(validator.cloned())));
+        if let Some(validate) = Validate::of_config(config, validator) {
+            layers.push(Box::new(validate));
         }
         if let Some(dedup) = &config.dedup {
             layers.push(Box::new(Deduplicate::new(dedup)));
