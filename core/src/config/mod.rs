@@ -35,6 +35,7 @@
 //! key that the file has may be spelled in upper case, and with `_` for `-`.
 
 mod build;
+mod delayed;
 mod deserialize;
 mod environment;
 mod fault;
@@ -55,6 +56,7 @@ use std::path::Path;
 
 pub(crate) use fault::nearest;
 pub(crate) use model::RouteOrigins;
+pub use delayed::{DelayedRetry, DelayedTopic};
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;
 pub use publishing::{

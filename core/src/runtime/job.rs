@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use super::lanes::LaneId;
 use crate::handler::{Failure, Handled};
+use crate::Timestamp;
 use crate::transport::Delivery;
 
 /// A delivery on its way through the runtime.
@@ -20,7 +21,22 @@ pub(super) struct Job {
     pub(super) lane: Option<LaneId>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
+    /// When it failed first, in this process.
+    pub(super) failed_at: Option<Timestamp>,
+    /// What is known of whether it ends its process.
+    pub(super) trial: Trial,
     pub(super) delivery: Delivery,
+}
+
+/// Whether a job may be one that ends its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Nobody asked.
+    None,
+    /// It was noted that it runs, and no other suspect does.
+    OnTrial,
+    /// It ran, and the process lives.
+    Passed,
 }
 
 /// A job and what is being done for it. The job stays within reach, so that it can be released

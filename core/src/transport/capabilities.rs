@@ -23,6 +23,15 @@ pub struct Capabilities {
     pub creates_topics: bool,
     /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
     pub discovery: bool,
+    /// [`Settler::forward`](super::Settler::forward) stores and acknowledges in one step.
+    pub forward: bool,
+    /// [`Settler::begin`](super::Settler::begin) notes what is about to be handled, so that an
+    /// event that ends its process is found out.
+    pub begin: bool,
+    /// [`Admin::browse`](super::Admin::browse) reads a topic without a group.
+    pub browse: bool,
+    /// [`Admin::purge`](super::Admin::purge) deletes what a topic holds.
+    pub purge: bool,
 }
 
 impl Capabilities {
@@ -37,6 +46,10 @@ impl Capabilities {
             start_at_time: false,
             creates_topics: false,
             discovery: false,
+            forward: false,
+            begin: false,
+            browse: false,
+            purge: false,
         }
     }
 
@@ -93,6 +106,34 @@ impl Capabilities {
     #[must_use]
     pub const fn with_discovery(mut self) -> Self {
         self.discovery = true;
+        self
+    }
+
+    /// A record is stored and a delivery acknowledged in one step.
+    #[must_use]
+    pub const fn with_forward(mut self) -> Self {
+        self.forward = true;
+        self
+    }
+
+    /// What is about to be handled can be noted.
+    #[must_use]
+    pub const fn with_begin(mut self) -> Self {
+        self.begin = true;
+        self
+    }
+
+    /// Topics can be read without a group.
+    #[must_use]
+    pub const fn with_browse(mut self) -> Self {
+        self.browse = true;
+        self
+    }
+
+    /// What topics hold can be deleted.
+    #[must_use]
+    pub const fn with_purge(mut self) -> Self {
+        self.purge = true;
         self
     }
 }

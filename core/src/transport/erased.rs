@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Publisher, Settlement,
-    Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
+    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Position, Publisher,
+    Settlement, Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
 use crate::{Result, Topic};
 
@@ -44,6 +44,13 @@ impl DynPublisher {
     /// Erases a publisher's type.
     pub fn new(publisher: impl Publisher) -> Self {
         Self(Arc::new(publisher))
+    }
+}
+
+impl DynSubscriber {
+    /// Erases a subscriber's type.
+    pub fn new(subscriber: impl Subscriber) -> Self {
+        Self(Box::new(subscriber))
     }
 }
 
@@ -107,6 +114,14 @@ impl Settler for DynSettler {
     fn is_current(&self, token: AckToken) -> bool {
         self.0.is_current(token)
     }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        self.0.forward(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.0.begin(token).await
+    }
 }
 
 impl Admin for DynAdmin {
@@ -124,6 +139,19 @@ impl Admin for DynAdmin {
 
     async fn health(&self) -> Result<()> {
         self.0.health().await
+    }
+
+    async fn browse(
+        &self,
+        topic: &Topic,
+        after: &[Position],
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        self.0.browse(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.0.purge(topic, through).await
     }
 }
 
@@ -146,9 +174,8 @@ impl<T: Transport> ErasedTransport for T {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber> {
-        Ok(DynSubscriber(Box::new(
-            Transport::subscribe(self, subscription).await?,
-        )))
+        let subscriber = Transport::subscribe(self, subscription).await?;
+        Ok(DynSubscriber::new(subscriber))
     }
 
     fn admin(&self) -> DynAdmin {
@@ -204,6 +231,8 @@ impl<S: Subscriber> ErasedSubscriber for S {
 trait ErasedSettler: Send + Sync {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>>;
     fn is_current(&self, token: AckToken) -> bool;
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>>;
+    async fn begin(&self, token: AckToken) -> Result<u32>;
 }
 
 #[async_trait]
@@ -215,6 +244,14 @@ impl<S: Settler> ErasedSettler for S {
     fn is_current(&self, token: AckToken) -> bool {
         Settler::is_current(self, token)
     }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        Settler::forward(self, batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        Settler::begin(self, token).await
+    }
 }
 
 #[async_trait]
@@ -223,6 +260,13 @@ trait ErasedAdmin: Send + Sync {
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
     async fn health(&self) -> Result<()>;
+    async fn browse(
+        &self,
+        topic: &Topic,
+        after: &[Position],
+        max: usize,
+    ) -> Result<Vec<Delivery>>;
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()>;
 }
 
 #[async_trait]
@@ -241,6 +285,19 @@ impl<A: Admin> ErasedAdmin for A {
 
     async fn health(&self) -> Result<()> {
         Admin::health(self).await
+    }
+
+    async fn browse(
+        &self,
+        topic: &Topic,
+        after: &[Position],
+        max: usize,
+    ) -> Result<Vec<Delivery>> {
+        Admin::browse(self, topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        Admin::purge(self, topic, through).await
     }
 }
 

@@ -230,6 +230,16 @@ fn values_that_contradict_each_other_name_both() {
             "polybus.toml:4: subscriptions.a.retry.base: 200ms is over `max`, which is 1ms",
         ),
         (
+            "[subscriptions.a]\nretry = { delayed = { pauses = ['2m', '1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed.pauses: must ascend: each event takes \
+             them one after the other",
+        ),
+        (
+            "[subscriptions.a]\nretry = { max_attempts = 3, delayed = { pauses = ['1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed: 3 leaves no attempt for the pauses, as \
+             `max_attempts` is 3",
+        ),
+        (
             "[subscriptions.a]\nhandler_timeout = '0s'",
             "polybus.toml:4: subscriptions.a.handler_timeout: leaves a handler no time; leave it \
              out for no limit",

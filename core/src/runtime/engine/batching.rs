@@ -17,6 +17,7 @@ use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
 use crate::runtime::job::Job;
 use crate::runtime::lanes::LaneId;
+use crate::Timestamp;
 
 impl Engine {
     /// Puts a job into the batch of its handler, and the next ones of its lane as far as they
@@ -46,7 +47,8 @@ impl Engine {
         let same = |job: &Job| {
             let event = job.delivery.event().ok();
             let found = event.and_then(|event| handlers.find(event.event_type()));
-            found.is_some_and(|(index, _)| index == handler)
+            let suspect = job.delivery.attempt() >= self.suspect_from[job.source];
+            !suspect && found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
             if !self.batches.push(handler, job) {
@@ -124,8 +126,10 @@ impl Engine {
             }
         }
         for mut job in behind.into_iter().rev() {
+            self.end_trial(&mut job);
             self.counters.retried(1);
             self.observe(&job, Progress::Retried);
+            job.failed_at.get_or_insert_with(Timestamp::now);
             job.attempt = job.attempt.saturating_add(1);
             self.lanes.put_back(job);
         }
@@ -137,10 +141,17 @@ impl Engine {
             Ok(Verdict::Ack | Verdict::Drop) => return false,
             Ok(Verdict::DeadLetter { .. }) => true,
             Ok(Verdict::Retry { .. }) => false,
-            Err(failure) => failure.is_permanent(),
+            Err(failure) => self.classifiers.classify(failure.clone()).is_permanent(),
+        };
+        let after = match handled {
+            Ok(Verdict::Retry { after }) => *after,
+            _ => None,
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();
-        !last || self.settings.dead_letter.topic(topic).is_none()
+        if last {
+            return self.settings.dead_letter.topic(topic).is_none();
+        }
+        self.delay(job, after).is_none()
     }
 }
