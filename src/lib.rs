@@ -54,6 +54,7 @@
 
 mod builder;
 mod bus;
+mod dead_letters;
 mod failed;
 mod kinds;
 mod made;
@@ -67,6 +68,7 @@ mod topics;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
+pub use dead_letters::{DeadLetters, Letter, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
 pub use made::BusEvent;
 pub use publish::Enqueued;
@@ -79,7 +81,7 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
+    Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
     Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats};

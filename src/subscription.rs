@@ -9,16 +9,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
 use crate::config::SubscriptionConfig;
-use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
+use crate::handler::{BatchHandler, Classifiers, ErrorClass, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
 use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
+    BatchLimits, Consumer, Control, Counters, Counts, DelayedSubscriber, Finished, Shutdown, Source,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::time::IntoDuration;
-use crate::transport::{Start, Subscription as Membership, Transport};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::transport::{
+    Admin, DynSubscriber, Start, Subscription as Membership, TopicSpec, Transport,
+};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -30,6 +32,7 @@ pub struct Subscribe<S = ()> {
     name: Text,
     settings: SubscriptionConfig,
     handlers: HandlerSetBuilder,
+    classifiers: Classifiers,
     batch: Result<BatchLimits>,
     state: S,
 }
@@ -42,6 +45,7 @@ impl Subscribe {
             name,
             settings,
             handlers: HandlerSetBuilder::new(),
+            classifiers: Classifiers::default(),
             batch: Ok(BatchLimits::default()),
             state: (),
         }
@@ -56,6 +60,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            classifiers,
             batch,
             state: _,
         } = self;
@@ -64,6 +69,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            classifiers,
             batch,
             state,
         }
@@ -132,6 +138,35 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
+    /// Says which errors of the handlers are worth another try, for errors of a type. It decides
+    /// about an error of that type, and about one that was caused by one; the first of several
+    /// that knows the error. Without one every error is tried again, unless it is a
+    /// [`Permanent`](crate::Permanent) or one of polybus that is not retryable.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, ErrorClass};
+    /// # #[derive(Debug)] enum MailError { NoSuchAddress, ServerIsDown }
+    /// # impl std::fmt::Display for MailError {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no mail") }
+    /// # }
+    /// # impl std::error::Error for MailError {}
+    /// # async fn welcome() -> Result<(), MailError> { Ok(()) }
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let mails = bus.subscribe("welcome-mails").classify(|error: &MailError| match error {
+    ///     MailError::NoSuchAddress => ErrorClass::Permanent, // a dead letter at once
+    ///     MailError::ServerIsDown => ErrorClass::Transient,
+    /// });
+    /// mails.on_pattern("user.created", welcome).start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn classify<E: std::error::Error + 'static>(
+        mut self,
+        classify: impl Fn(&E) -> ErrorClass + Send + Sync + 'static,
+    ) -> Self {
+        self.classifiers.add(classify);
+        self
+    }
+
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
@@ -184,8 +219,9 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             group: group.clone(),
             settings: self.settings.clone(),
             handlers: Arc::new(handlers),
+            classifiers: self.classifiers,
             batch,
-            sources: try_join_all(joining).await?,
+            sources: try_join_all(joining).await?.into_iter().flatten().collect(),
             counters: Arc::clone(&counters),
             control: Arc::clone(&control),
             observer: self.bus.inner.observer.clone(),
@@ -217,24 +253,54 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     }
 }
 
+/// Joins the group on one transport: its topics, and those in which failed events of them wait for
+/// a long pause to end, one membership for each pause.
 async fn join(
     bus: &Bus,
     settings: &SubscriptionConfig,
     group: &Text,
     reading: Reading,
-) -> Result<Source> {
+) -> Result<Vec<Source>> {
     let connected = &bus.inner.transports[&reading.transport];
+    let transport = &connected.transport;
+    let source = |subscriber| Source {
+        subscriber,
+        publisher: connected.publisher.clone(),
+        admin: transport.admin(),
+        topics: reading.topics.clone(),
+        transport: reading.transport.clone(),
+        capabilities: transport.capabilities(),
+    };
+    let mut waiting = Vec::new();
+    for topics in delayed_topics(settings, group, &reading.topics) {
+        let specs: Vec<_> = topics.iter().map(|it| TopicSpec::new(it.name())).collect();
+        transport.admin().ensure_topics(&specs).await?;
+        let membership =
+            Membership::new(group.clone(), topics).takeover_after(settings.takeover_after);
+        let subscriber = DelayedSubscriber::new(transport.subscribe(membership).await?);
+        waiting.push(source(DynSubscriber::new(subscriber)));
+    }
     let membership = Membership::new(group.clone(), reading.topics.clone())
-        .patterns(reading.patterns)
+        .patterns(reading.patterns.iter().cloned())
         .start(settings.start)
         .takeover_after(settings.takeover_after);
-    Ok(Source {
-        subscriber: connected.transport.subscribe(membership).await?,
-        publisher: connected.publisher.clone(),
-        admin: connected.transport.admin(),
-        topics: reading.topics,
-        transport: reading.transport,
-    })
+    let subscriber = transport.subscribe(membership).await?;
+    waiting.insert(0, source(subscriber));
+    Ok(waiting)
+}
+
+/// The topics in which failed events of some topics wait, for each pause.
+fn delayed_topics(settings: &SubscriptionConfig, group: &str, topics: &[Topic]) -> Vec<Vec<Topic>> {
+    let Some(delayed) = settings.retry.delayed.as_ref().filter(|_| !topics.is_empty()) else {
+        return Vec::new();
+    };
+    let of = |pause| {
+        let topics = topics.iter();
+        topics
+            .map(|topic| delayed.topic.fill(topic, group, pause))
+            .collect()
+    };
+    delayed.pauses.iter().copied().map(of).collect()
 }
 
 fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {

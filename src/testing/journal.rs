@@ -76,6 +76,8 @@ impl Journal {
         if is_dead_letter(outgoing) {
             log.dead_letters
                 .push(DeadLetter::new(transport.clone(), outgoing));
+        } else if outgoing.headers.first(provenance::NOT_BEFORE).is_some() {
+            // It waits for its next attempt.
         } else if let Content::Event(event) = &outgoing.content {
             log.published.push(PublishedEvent {
                 transport: transport.clone(),
@@ -85,6 +87,12 @@ impl Journal {
                 headers: outgoing.headers.clone(),
             });
         }
+    }
+
+    /// Notes what took the place of a delivery.
+    pub(super) fn forwarded(&self, transport: &Text, outgoing: &Outgoing) {
+        // Only what was published by a user shows its position.
+        self.stored(transport, outgoing, Position::new(0, 0));
     }
 
     pub(super) fn inject(&self, fault: Fault) -> Injected {
@@ -153,5 +161,6 @@ impl Drop for Publishing {
 
 /// Whether a subscription put it away. An event that a handler forwards has no such headers.
 fn is_dead_letter(outgoing: &Outgoing) -> bool {
-    outgoing.headers.first(provenance::REASON).is_some()
+    let has = |name| outgoing.headers.first(name).is_some();
+    has(provenance::REASON) && !has(provenance::NOT_BEFORE)
 }

@@ -49,6 +49,7 @@ impl Transport for Watched {
         let inner = self.inner.subscribe(subscription).await?;
         self.journal.joined(&self.name, &membership);
         Ok(WatchedSubscriber {
+            name: self.name.clone(),
             inner,
             journal: Arc::clone(&self.journal),
             ready: VecDeque::new(),
@@ -74,10 +75,7 @@ impl WatchedPublisher {
     }
 
     fn injected(&self, outgoing: &Outgoing) -> Error {
-        Error::new(ErrorKind::Connect, "a fault of the test was injected")
-            .with_operation("publish")
-            .with_transport(self.name.clone())
-            .with_topic(outgoing.topic.name())
+        injected(&self.name, outgoing)
     }
 
     /// Notes what was stored, and loses the answer where a fault says so.
@@ -128,11 +126,19 @@ impl Publisher for WatchedPublisher {
 }
 
 pub(super) struct WatchedSubscriber {
+    name: Text,
     inner: DynSubscriber,
     journal: Arc<Journal>,
     ready: VecDeque<Delivery>,
     held: VecDeque<Held>,
     again: Again,
+}
+
+fn injected(transport: &Text, outgoing: &Outgoing) -> Error {
+    Error::new(ErrorKind::Connect, "a fault of the test was injected")
+        .with_operation("publish")
+        .with_transport(transport.clone())
+        .with_topic(outgoing.topic.name())
 }
 
 /// A delivery that a fault holds back.
@@ -219,6 +225,7 @@ impl Subscriber for WatchedSubscriber {
 
     fn settler(&self) -> WatchedSettler {
         WatchedSettler {
+            name: self.name.clone(),
             inner: self.inner.settler(),
             journal: Arc::clone(&self.journal),
             again: self.again.clone(),
@@ -231,6 +238,7 @@ impl Subscriber for WatchedSubscriber {
 }
 
 pub(super) struct WatchedSettler {
+    name: Text,
     inner: DynSettler,
     journal: Arc<Journal>,
     again: Again,
@@ -265,5 +273,29 @@ impl Settler for WatchedSettler {
 
     fn is_current(&self, token: AckToken) -> bool {
         self.inner.is_current(token)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let _publishing = self.journal.publishing();
+        let mut results = Vec::with_capacity(batch.len());
+        for item in batch {
+            let fault = self.journal.strike_publish(&item.1);
+            if matches!(fault, Some(Kind::Reject | Kind::RejectDeadLetter)) {
+                results.push(Err(injected(&self.name, &item.1)));
+                continue;
+            }
+            let forwarded = self.inner.forward(std::slice::from_ref(item)).await;
+            for result in forwarded {
+                if result.is_ok() {
+                    self.journal.forwarded(&self.name, &item.1);
+                }
+                results.push(result);
+            }
+        }
+        results
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.inner.begin(token).await
     }
 }

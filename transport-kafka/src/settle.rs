@@ -6,7 +6,7 @@ use polybus_core::transport::{AckToken, Settlement, Settler};
 use polybus_core::{ErrorKind, Result};
 
 use crate::error::Origin;
-use crate::subscriber::Shared;
+use crate::subscriber::{Probation, Shared};
 
 /// Settles what a [`KafkaSubscriber`](crate::KafkaSubscriber) delivered.
 ///
@@ -15,12 +15,17 @@ use crate::subscriber::Shared;
 #[derive(Debug, Clone)]
 pub struct KafkaSettler {
     shared: Arc<Shared>,
+    probation: Probation,
     origin: Origin,
 }
 
 impl KafkaSettler {
-    pub(crate) fn new(shared: Arc<Shared>, origin: Origin) -> Self {
-        Self { shared, origin }
+    pub(crate) fn new(shared: Arc<Shared>, probation: Probation, origin: Origin) -> Self {
+        Self {
+            shared,
+            probation,
+            origin,
+        }
     }
 }
 
@@ -42,5 +47,13 @@ impl Settler for KafkaSettler {
 
     fn is_current(&self, token: AckToken) -> bool {
         self.shared.is_current(token)
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        if !self.shared.is_current(token) {
+            let why = "the delivery belongs to another member by now";
+            return Err(self.origin.error("begin", ErrorKind::Stale, why));
+        }
+        self.probation.begin(token).await
     }
 }

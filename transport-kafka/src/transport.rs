@@ -88,6 +88,9 @@ impl Transport for KafkaTransport {
             .with_durable()
             .with_start_at_time()
             .with_discovery()
+            .with_begin()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {

@@ -99,6 +99,9 @@ impl Transport for MemoryTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_forward()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {

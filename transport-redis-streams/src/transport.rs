@@ -70,6 +70,10 @@ impl Transport for RedisTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_forward()
+            .with_begin()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {

@@ -3,13 +3,15 @@
 mod commits;
 mod committer;
 mod context;
-mod decode;
+pub(crate) mod decode;
 mod handover;
 mod member;
+mod probation;
 mod reading;
 mod shared;
 mod start;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::member::Plan;
+pub(crate) use self::probation::Probation;
 pub(crate) use self::shared::Shared;
 use self::shared::{Limits, Received};
 use crate::client;
@@ -43,6 +46,9 @@ const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaSubscriber {
     shared: Arc<Shared>,
     origin: Origin,
+    probation: Probation,
+    /// Received, and not handed out yet.
+    received: VecDeque<Delivery>,
     left: Option<oneshot::Receiver<Result<()>>>,
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -65,6 +71,9 @@ impl KafkaSubscriber {
             unsettled: config.unsettled_limit,
         }));
         let name = subscription.member.as_ref().unwrap_or(client_id);
+        let marks = client::marking(&config, name, &subscription.group);
+        let within = config.operation_deadline;
+        let probation = Probation::new(marks, origin.clone(), within);
         let plan = Plan {
             client: client::reading(&config, name, &subscription.group),
             config,
@@ -79,6 +88,8 @@ impl KafkaSubscriber {
         let subscriber = Self {
             shared,
             origin,
+            probation,
+            received: VecDeque::new(),
             left: Some(left),
             ended: Some(ended),
         };
@@ -113,9 +124,16 @@ impl Subscriber for KafkaSubscriber {
 
     async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
         loop {
+            if !self.received.is_empty() {
+                // They stay until they are handed out: a dropped call loses none.
+                self.probation.admit(&self.received).await;
+                let count = max.clamp(1, self.received.len());
+                let handed = self.received.drain(..count);
+                return Ok(handed.map(|it| self.probation.told(it)).collect());
+            }
             let arrived = self.shared.arrived.notified();
             match self.shared.receive(max) {
-                Received::Deliveries(deliveries) => return Ok(deliveries),
+                Received::Deliveries(deliveries) => self.received.extend(deliveries),
                 Received::Error(error) => return Err(error),
                 Received::Ended => return Err(self.ended("recv")),
                 Received::Nothing => arrived.await,
@@ -124,10 +142,13 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn settler(&self) -> KafkaSettler {
-        KafkaSettler::new(Arc::clone(&self.shared), self.origin.clone())
+        let probation = self.probation.clone();
+        KafkaSettler::new(Arc::clone(&self.shared), probation, self.origin.clone())
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {
+        // While the partitions are still this member's: the next one has marks of its own.
+        let _ = timeout_at(deadline, self.probation.leave(&self.shared)).await;
         self.shared.order_to_leave(deadline.into_std());
         let (Some(left), Some(ended)) = (self.left.take(), self.ended.take()) else {
             return Ok(());
