@@ -188,7 +188,7 @@ async fn only_the_group_that_failed_tries_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_handled_after_a_restart() {
+async fn what_waits_stays_with_the_group_when_the_subscription_stops() {
     let bus = test_bus(DELAYED).await;
     let seen = Seen::new();
     let subscription = bus.subscribe("mailer").state(seen.clone());
@@ -233,7 +233,7 @@ async fn a_long_pause_that_a_handler_asks_for_is_made_outside_of_the_lane() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_nobody_delayed_is_handled_as_it_is() {
+async fn what_somebody_else_put_where_events_wait_is_handled_as_it_is() {
     let bus = test_bus(DELAYED).await;
     let handled = Arc::new(Mutex::new(Vec::new()));
     async fn take(RawEvent(event): RawEvent, State(seen): State<Arc<Mutex<Vec<String>>>>) {

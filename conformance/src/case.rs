@@ -30,6 +30,10 @@ pub(crate) enum Need {
     CreatesTopics,
     NoCreatesTopics,
     Discovery,
+    Forward,
+    Begin,
+    Browse,
+    Purge,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -110,6 +114,10 @@ impl Need {
             Self::CreatesTopics => has.creates_topics,
             Self::NoCreatesTopics => !has.creates_topics,
             Self::Discovery => has.discovery,
+            Self::Forward => has.forward,
+            Self::Begin => has.begin,
+            Self::Browse => has.browse,
+            Self::Purge => has.purge,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
@@ -138,6 +146,10 @@ impl fmt::Display for Need {
             Self::CreatesTopics => f.write_str("creates topics"),
             Self::NoCreatesTopics => f.write_str("that do not create topics by themselves"),
             Self::Discovery => f.write_str("discovery"),
+            Self::Forward => f.write_str("forward"),
+            Self::Begin => f.write_str("begin"),
+            Self::Browse => f.write_str("browse"),
+            Self::Purge => f.write_str("purge"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

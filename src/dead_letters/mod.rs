@@ -9,6 +9,7 @@ use std::pin::Pin;
 
 pub use letter::Letter;
 pub use purge::Purge;
+pub(crate) use replay::is_replay;
 pub use replay::{Replay, ReplayReport};
 
 use crate::bus::{Bus, Connected};

@@ -18,6 +18,11 @@ use crate::{Error, ErrorKind, Result, Text, Topic};
 /// The consumer group that keeps how far a replay has come.
 const GROUP: &str = "polybus.replay";
 
+/// Whether a group is that of a replay.
+pub(crate) fn is_replay(group: &str) -> bool {
+    group.starts_with(GROUP)
+}
+
 /// How long nothing may come before the server is asked whether there is more.
 const TICK: Duration = Duration::from_millis(500);
 

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::fault::{Fault, Faults, Injected, Kind};
 use super::recorded::{DeadLetter, Handling, PublishedEvent};
+use crate::dead_letters::is_replay;
 use crate::runtime::{Observer, Step, provenance};
 use crate::transport::{Content, Delivery, Outgoing, Position, Subscription as Membership};
 use crate::{Event, Text, Topic};
@@ -55,8 +56,11 @@ impl Journal {
     }
 
     pub(super) fn joined(&self, transport: &Text, membership: &Membership) {
-        let member = (transport.clone(), membership.clone());
-        self.log().members.push(member);
+        // A replay goes on when it is called again: nobody waits for what it has left.
+        if !is_replay(&membership.group) {
+            let member = (transport.clone(), membership.clone());
+            self.log().members.push(member);
+        }
     }
 
     /// Counts a call of publish for as long as the guard lives, also when it is dropped.

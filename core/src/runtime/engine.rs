@@ -339,7 +339,9 @@ impl Engine {
         let delayed = self.settings.retry.delayed.as_ref();
         let covered = self.settings.dead_letter.covers(topic)
             || delayed.is_some_and(|delayed| delayed.topic.covers(topic));
-        covered && !self.named_topics[job.source].contains(topic)
+        // A source of its own reads what waits: what somebody put there by hand is handled.
+        let named = &self.named_topics[job.source];
+        covered && !named.contains(topic) && self.lane_sources[job.source] == job.source
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.

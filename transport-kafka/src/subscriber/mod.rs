@@ -133,6 +133,9 @@ impl Subscriber for KafkaSubscriber {
             }
             let arrived = self.shared.arrived.notified();
             match self.shared.receive(max) {
+                Received::Deliveries(deliveries) if self.probation.covers(&deliveries) => {
+                    return Ok(deliveries);
+                }
                 Received::Deliveries(deliveries) => self.received.extend(deliveries),
                 Received::Error(error) => return Err(error),
                 Received::Ended => return Err(self.ended("recv")),

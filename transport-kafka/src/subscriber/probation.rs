@@ -108,10 +108,15 @@ impl Probation {
         }))
     }
 
+    /// Whether deliveries may be handed out as they are. The usual case.
+    pub(super) fn covers(&self, deliveries: &[Delivery]) -> bool {
+        !self.0.suspects.load(Ordering::Relaxed) && self.uncovered(deliveries.iter()).is_empty()
+    }
+
     /// Makes sure that what is to be handed out is marked, where it has to be, and tells apart what
     /// was with a member that died. Dropped, it may be called again with the same deliveries.
     pub(super) async fn admit(&self, deliveries: &VecDeque<Delivery>) {
-        let lasts = self.uncovered(deliveries);
+        let lasts = self.uncovered(deliveries.iter());
         if !lasts.is_empty()
             && let Err(error) = self.cover(&lasts).await
         {
@@ -137,7 +142,7 @@ impl Probation {
     }
 
     /// The last delivery of each partition whose deliveries no mark covers.
-    fn uncovered(&self, deliveries: &VecDeque<Delivery>) -> Vec<Last> {
+    fn uncovered<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) -> Vec<Last> {
         let partitions = self.partitions();
         let mut lasts: Vec<Last> = Vec::new();
         if partitions.off {
