@@ -88,7 +88,11 @@ async fn main() -> polybus::Result<()> {
     let mails = mails.state(Arc::clone(&server_is_up)).classify(class);
     let mails = mails.on(welcome).start().await?;
 
-    for (user_id, email) in [("u1", "ada@example.com"), ("u2", "nobody"), ("u3", "bob@example.com")] {
+    for (user_id, email) in [
+        ("u1", "ada@example.com"),
+        ("u2", "nobody"),
+        ("u3", "bob@example.com"),
+    ] {
         let (user_id, email) = (user_id.to_owned(), email.to_owned());
         bus.publish(UserCreated { user_id, email }).await?;
     }
@@ -98,7 +102,10 @@ async fn main() -> polybus::Result<()> {
     for letter in letters.list().await? {
         let from = letter.provenance();
         let user: UserCreated = letter.payload()?;
-        println!("{} failed {} times: {}", user.user_id, from.attempts, from.reason);
+        println!(
+            "{} failed {} times: {}",
+            user.user_id, from.attempts, from.reason
+        );
     }
 
     // The server is mended. The wrong address is not.
@@ -107,7 +114,10 @@ async fn main() -> polybus::Result<()> {
         letter.provenance().reason.contains("server is down")
     });
     let report = letters.replay(mendable).await?;
-    println!("{} replayed, {} left out", report.replayed, report.passed_over);
+    println!(
+        "{} replayed, {} left out",
+        report.replayed, report.passed_over
+    );
     until(&mails, |mails| mails.counts().handled >= 2).await;
     println!("{} purged", letters.purge(Purge::all()).await?);
     bus.close("10s").await?.into_result()

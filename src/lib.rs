@@ -81,8 +81,8 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
-    Permanent, RawEvent, State, Verdict,
+    Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery, FromRef, Handler,
+    IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};

@@ -291,7 +291,12 @@ async fn join(
 
 /// The topics in which failed events of some topics wait, for each pause.
 fn delayed_topics(settings: &SubscriptionConfig, group: &str, topics: &[Topic]) -> Vec<Vec<Topic>> {
-    let Some(delayed) = settings.retry.delayed.as_ref().filter(|_| !topics.is_empty()) else {
+    let Some(delayed) = settings
+        .retry
+        .delayed
+        .as_ref()
+        .filter(|_| !topics.is_empty())
+    else {
         return Vec::new();
     };
     let of = |pause| {

@@ -63,7 +63,10 @@ fn failing(ids: &[&str]) -> Failing {
 }
 
 async fn publish(bus: &Bus, id: &str) {
-    let event = Event::builder("user.created").key("k").id(id).data(id.to_owned());
+    let event = Event::builder("user.created")
+        .key("k")
+        .id(id)
+        .data(id.to_owned());
     bus.publish(event).await.unwrap();
 }
 

@@ -127,16 +127,25 @@ async fn letters_are_listed_replayed_and_purged() {
             publish(bus, transport, id).await;
         }
     }
-    eventually("all are put away", || subscription.counts().dead_lettered == 6).await;
+    eventually("all are put away", || {
+        subscription.counts().dead_lettered == 6
+    })
+    .await;
     world.failing.lock().unwrap().clear();
     for (transport, topic) in &place.topics {
         let letters = bus.dead_letters(format!("{topic}.dlq"));
         let all = letters.list().await.unwrap();
         assert_eq!(ids(&all), BTreeSet::from(["a", "b", "c"]), "{transport}");
         let from = all[0].provenance();
-        assert_eq!((from.transport.as_str(), from.topic.as_str()), (*transport, topic.as_str()));
+        assert_eq!(
+            (from.transport.as_str(), from.topic.as_str()),
+            (*transport, topic.as_str())
+        );
         assert_eq!(from.group, place.group);
-        assert_eq!(all[0].event().unwrap().data().unwrap().as_ref(), all[0].event().unwrap().id().as_bytes());
+        assert_eq!(
+            all[0].event().unwrap().data().unwrap().as_ref(),
+            all[0].event().unwrap().id().as_bytes()
+        );
         assert!(all[0].headers().is_empty());
 
         let report = letters.replay(Replay::to_origin().limit(2)).await.unwrap();
@@ -150,7 +159,10 @@ async fn letters_are_listed_replayed_and_purged() {
         assert_eq!(letters.purge(Purge::all()).await.unwrap(), 3);
         assert!(letters.list().await.unwrap().is_empty(), "{transport}");
     }
-    eventually("what was replayed is handled", || subscription.counts().handled == 8).await;
+    eventually("what was replayed is handled", || {
+        subscription.counts().handled == 8
+    })
+    .await;
     assert_eq!(subscription.counts().dead_lettered, 6);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
@@ -162,13 +174,19 @@ async fn letters_of_one_transport_are_replayed_to_another() {
     let world = World::failing(&["a"]);
     let subscription = world.start(bus).await;
     publish(bus, "redis", "a").await;
-    eventually("it is put away", || subscription.counts().dead_lettered == 1).await;
+    eventually("it is put away", || {
+        subscription.counts().dead_lettered == 1
+    })
+    .await;
     world.failing.lock().unwrap().clear();
     let [(_, redis), (_, kafka)] = &place.topics;
     let letters = bus.dead_letters(format!("{redis}.dlq"));
     let elsewhere = Replay::to(kafka.as_str()).on("kafka");
     assert_eq!(letters.replay(elsewhere).await.unwrap().replayed, 1);
-    eventually("it is handled from there", || subscription.counts().handled == 1).await;
+    eventually("it is handled from there", || {
+        subscription.counts().handled == 1
+    })
+    .await;
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
 
@@ -184,14 +202,25 @@ async fn long_pauses_are_made_in_topics_of_the_group() {
     for (transport, _) in &place.topics {
         publish(bus, transport, &format!("{transport}-bad")).await;
     }
-    eventually("both are put away", || subscription.counts().dead_lettered == 2).await;
+    eventually("both are put away", || {
+        subscription.counts().dead_lettered == 2
+    })
+    .await;
     let counts = subscription.counts();
     assert_eq!((counts.retried, counts.delayed), (2, 4));
     for (transport, topic) in &place.topics {
         assert_eq!(world.attempts(&format!("{transport}-bad")), [1, 2, 3, 4]);
-        let lag = bus.topics().lag(transport, &place.group, topic.as_str()).await.unwrap();
+        let lag = bus
+            .topics()
+            .lag(transport, &place.group, topic.as_str())
+            .await
+            .unwrap();
         assert_eq!(lag.pending, 0, "{transport}");
-        let letters = bus.dead_letters(format!("{topic}.dlq")).list().await.unwrap();
+        let letters = bus
+            .dead_letters(format!("{topic}.dlq"))
+            .list()
+            .await
+            .unwrap();
         let from = letters[0].provenance();
         assert_eq!((from.attempts, from.topic.as_str()), (4, topic.as_str()));
         let first = from.first_failed_at.unwrap();

@@ -36,7 +36,9 @@ async fn test_bus(settings: &str) -> TestBus {
 }
 
 async fn publish(bus: &Bus, id: &str, key: &str) {
-    bus.publish(Event::builder("user.created").key(key).id(id)).await.unwrap();
+    bus.publish(Event::builder("user.created").key(key).id(id))
+        .await
+        .unwrap();
 }
 
 async fn settle(bus: &TestBus) {
@@ -58,7 +60,11 @@ impl Seen {
 
     fn note(&self, event: &Event, context: &Context) {
         assert_eq!(context.topic(), "users", "an event stays one of its topic");
-        let call = (event.id().to_owned(), context.attempt(), self.since.elapsed().as_secs());
+        let call = (
+            event.id().to_owned(),
+            context.attempt(),
+            self.since.elapsed().as_secs(),
+        );
         self.calls.lock().unwrap().push(call);
     }
 
@@ -114,7 +120,10 @@ async fn an_error_that_is_classified_as_permanent_is_not_tried_again() {
     assert_eq!(seen.of("bad").len(), 5);
     let letters = bus.bus().dead_letters("users.dlq").list().await.unwrap();
     let kinds: Vec<_> = letters.iter().map(|it| it.provenance().kind).collect();
-    assert_eq!(kinds, [Some(FailureKind::Permanent), Some(FailureKind::Transient)]);
+    assert_eq!(
+        kinds,
+        [Some(FailureKind::Permanent), Some(FailureKind::Transient)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,12 +171,21 @@ async fn long_pauses_are_made_outside_of_the_lane() {
     assert_eq!(letter.topic.name(), "users.dlq");
     let letters = bus.bus().dead_letters("users.dlq").list().await.unwrap();
     let from = letters[0].provenance();
-    assert_eq!(from.id, "one/users/0:0/accounts", "that of the event's first place");
-    let apart = from.failed_at.unwrap().duration_since(from.first_failed_at.unwrap());
+    assert_eq!(
+        from.id, "one/users/0:0/accounts",
+        "that of the event's first place"
+    );
+    let apart = from
+        .failed_at
+        .unwrap()
+        .duration_since(from.first_failed_at.unwrap());
     assert!(apart.as_nanos() >= 0);
     assert!(letters[0].headers().is_empty());
     let counts = bus.bus().status()[0].counts;
-    assert_eq!((counts.retried, counts.delayed, counts.dead_lettered), (1, 3, 1));
+    assert_eq!(
+        (counts.retried, counts.delayed, counts.dead_lettered),
+        (1, 3, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +220,11 @@ async fn what_waits_stays_with_the_group_when_the_subscription_stops() {
     let topics = [Topic::new("users"), Topic::new("users.retry.accounts.1m")];
     let lag = one.admin().lag("accounts", &topics).await.unwrap();
     assert!(lag[0].is_zero(), "the event's place is settled");
-    assert_eq!(lag[1].waiting + lag[1].pending, 1, "its next attempt is not");
+    assert_eq!(
+        lag[1].waiting + lag[1].pending,
+        1,
+        "its next attempt is not"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +236,9 @@ async fn a_long_pause_that_a_handler_asks_for_is_made_outside_of_the_lane() {
     ) -> Verdict {
         seen.note(&event, &context);
         match context.attempt() {
-            1 => Verdict::Retry { after: Some(Duration::from_secs(300)) },
+            1 => Verdict::Retry {
+                after: Some(Duration::from_secs(300)),
+            },
             _ => Verdict::Ack,
         }
     }
@@ -226,7 +250,10 @@ async fn a_long_pause_that_a_handler_asks_for_is_made_outside_of_the_lane() {
     settle(&bus).await;
     let calls = seen.of("a");
     assert_eq!(calls.len(), 2);
-    assert!((599..=601).contains(&calls[1].1), "the shortest that is as long: {calls:?}");
+    assert!(
+        (599..=601).contains(&calls[1].1),
+        "the shortest that is as long: {calls:?}"
+    );
     let history = bus.history("mailer");
     let steps: Vec<_> = history.iter().map(|it| it.progress).collect();
     assert_eq!(steps, [Progress::Delayed, Progress::Handled]);
@@ -242,7 +269,11 @@ async fn what_somebody_else_put_where_events_wait_is_handled_as_it_is() {
     let subscription = bus.subscribe("mailer").state(Arc::clone(&handled));
     subscription.on_any(take).start().await.unwrap();
     let publisher = bus.transport("one").unwrap().publisher().await.unwrap();
-    let event = Event::builder("user.created").source("s").id("foreign").build().unwrap();
+    let event = Event::builder("user.created")
+        .source("s")
+        .id("foreign")
+        .build()
+        .unwrap();
     let foreign = Outgoing::new(Topic::new("users.retry.accounts.1m"), event);
     assert!(publisher.publish(&[foreign]).await[0].is_accepted());
     settle(&bus).await;

@@ -141,11 +141,8 @@ impl DeadLetters {
         let transports = &self.bus.inner.transports;
         if let Some(name) = &self.transport {
             return transports.get_key_value(name).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Config,
-                    format!("no transport is named `{name}`"),
-                )
-                .with_note("transports are named under [transports.<name>]")
+                Error::new(ErrorKind::Config, format!("no transport is named `{name}`"))
+                    .with_note("transports are named under [transports.<name>]")
             });
         }
         let mut found = Vec::new();
@@ -158,14 +155,18 @@ impl DeadLetters {
         }
         match found.as_slice() {
             [place] => Ok(*place),
-            [] => Err(Error::new(ErrorKind::TopicNotFound, "the topic does not exist")
-                .with_topic(self.topic.name())
-                .with_note("a topic of dead letters is made with the first one")),
+            [] => Err(
+                Error::new(ErrorKind::TopicNotFound, "the topic does not exist")
+                    .with_topic(self.topic.name())
+                    .with_note("a topic of dead letters is made with the first one"),
+            ),
             several => {
                 let names: Vec<_> = several.iter().map(|(name, _)| name.as_str()).collect();
-                Err(Error::new(ErrorKind::Config, "several transports have the topic")
-                    .with_topic(self.topic.name())
-                    .with_note(format!("say which with `on`: {}", names.join(", "))))
+                Err(
+                    Error::new(ErrorKind::Config, "several transports have the topic")
+                        .with_topic(self.topic.name())
+                        .with_note(format!("say which with `on`: {}", names.join(", "))),
+                )
             }
         }
     }

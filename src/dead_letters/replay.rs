@@ -268,7 +268,10 @@ impl Running<'_> {
             Error::new(ErrorKind::Config, message)
                 .with_note("name one of the config with `on`, and a topic with `Replay::to`")
         })?;
-        let batch: Vec<_> = letters.iter().map(|(_, _, letter)| letter.clone()).collect();
+        let batch: Vec<_> = letters
+            .iter()
+            .map(|(_, _, letter)| letter.clone())
+            .collect();
         let mut result = Ok(());
         let outcomes = connected.publisher.publish(&batch).await.into_iter();
         for ((token, ..), outcome) in letters.iter().zip(outcomes) {

@@ -37,7 +37,10 @@ async fn one_letter_is_found_by_each_of_its_names() {
     let bus = with_letters(&failing(&["a", "b", "c"])).await;
     let dlq = bus.bus().dead_letters("users.dlq");
     let all = letters(&bus).await;
-    let (position, id) = (all[1].position().to_string(), all[1].provenance().id.clone());
+    let (position, id) = (
+        all[1].position().to_string(),
+        all[1].provenance().id.clone(),
+    );
     for name in ["b", &position, &id] {
         let found = dlq.inspect(name).await.unwrap().unwrap();
         assert_eq!(found.event().unwrap().id(), "b", "{name}");
@@ -53,7 +56,10 @@ async fn a_replay_brings_back_what_was_received_and_says_so() {
     failing.lock().unwrap().clear();
     let dlq = bus.bus().dead_letters("users.dlq");
     let report = dlq.replay(Replay::to_origin()).await.unwrap();
-    assert_eq!((report.replayed, report.passed_over, report.returned), (2, 0, 0));
+    assert_eq!(
+        (report.replayed, report.passed_over, report.returned),
+        (2, 0, 0)
+    );
     bus.settle().await;
     let published = bus.published_raw("user.created");
     let again: Vec<_> = published.iter().skip(4).collect();
@@ -125,9 +131,16 @@ async fn a_replay_goes_elsewhere_also_to_another_transport() {
     assert_eq!(report.replayed, 1);
     let published = bus.published_raw("user.created");
     let last = published.last().unwrap();
-    assert_eq!((last.transport.as_str(), last.topic.name()), ("two", "repaired"));
+    assert_eq!(
+        (last.transport.as_str(), last.topic.name()),
+        ("two", "repaired")
+    );
     let error = dlq.replay(Replay::to("x").on("three")).await;
-    assert_eq!(error.unwrap().replayed, 0, "nothing was left to be replayed");
+    assert_eq!(
+        error.unwrap().replayed,
+        0,
+        "nothing was left to be replayed"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,16 +18,25 @@ async fn a_letter_says_where_it_comes_from_and_why() {
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     let from = letter.provenance();
-    assert_eq!((from.transport.as_str(), from.topic.as_str()), ("one", "users"));
+    assert_eq!(
+        (from.transport.as_str(), from.topic.as_str()),
+        ("one", "users")
+    );
     assert_eq!(from.position.unwrap().to_string(), "0:1");
     assert_eq!(from.id, format!("one/users/0:1/{GROUP}"));
-    assert_eq!((from.group.as_str(), from.subscription.as_str()), (GROUP, "mailer"));
+    assert_eq!(
+        (from.group.as_str(), from.subscription.as_str()),
+        (GROUP, "mailer")
+    );
     assert_eq!(from.handler.as_deref(), Some("*"));
     assert_eq!((from.attempts, from.reason.as_str()), (2, "b fails"));
     assert_eq!(from.kind, Some(FailureKind::Transient));
     assert!(from.first_failed_at.unwrap() <= from.failed_at.unwrap());
     let event = letter.event().unwrap();
-    assert_eq!((event.id(), event.data().unwrap().as_ref()), ("b", b"b".as_slice()));
+    assert_eq!(
+        (event.id(), event.data().unwrap().as_ref()),
+        ("b", b"b".as_slice())
+    );
     assert!(letter.headers().is_empty());
 }
 
@@ -42,8 +51,15 @@ async fn what_was_received_is_kept_byte_by_byte() {
         headers.push("null", None);
         headers
     };
-    let record = RawRecord::new(Some("key".into()), headers("own"), Some(vec![0, 255].into()));
-    let event = Event::builder("user.created").source("s").id("e").data("bytes");
+    let record = RawRecord::new(
+        Some("key".into()),
+        headers("own"),
+        Some(vec![0, 255].into()),
+    );
+    let event = Event::builder("user.created")
+        .source("s")
+        .id("e")
+        .data("bytes");
     let event = event.build().unwrap();
     let topic = Topic::new("users");
     let batch = [
@@ -105,7 +121,10 @@ async fn a_letter_that_can_not_be_published_holds_its_key_and_nothing_is_lost() 
 async fn in_memory_the_letter_and_the_acknowledgement_are_one_step() {
     let bus = with_letters(&failing(&["a", "b", "c"])).await;
     let counts = bus.bus().status()[0].counts;
-    assert_eq!((counts.dead_lettered, counts.stale, counts.unsettled), (3, 0, 0));
+    assert_eq!(
+        (counts.dead_lettered, counts.stale, counts.unsettled),
+        (3, 0, 0)
+    );
     let lag = bus.topics().lag("one", GROUP, "users").await.unwrap();
     assert!(lag.is_zero());
     assert_eq!(bus.bus().status()[0].in_flight, 0);
@@ -122,12 +141,22 @@ async fn an_event_that_is_put_away_twice_has_the_same_id_both_times() {
         let mut member = transport.subscribe(membership).await.unwrap();
         let deliveries = member.recv(1).await.unwrap();
         positions.push(deliveries[0].position());
-        member.close(tokio::time::Instant::now() + Duration::from_secs(1)).await.unwrap();
+        member
+            .close(tokio::time::Instant::now() + Duration::from_secs(1))
+            .await
+            .unwrap();
     }
-    assert_eq!(positions[0], positions[1], "the id is made of the position, which stays");
+    assert_eq!(
+        positions[0], positions[1],
+        "the id is made of the position, which stays"
+    );
     let letters = bus.bus().dead_letters("users.dlq").list().await.unwrap();
     let expected = format!("one/users/{}/{GROUP}", positions[0]);
     assert_eq!(letters[0].provenance().id, expected);
-    let described = transport.admin().describe(&[Topic::new("users.dlq")]).await.unwrap();
+    let described = transport
+        .admin()
+        .describe(&[Topic::new("users.dlq")])
+        .await
+        .unwrap();
     assert_eq!(described[0].as_ref().unwrap().events, 1);
 }

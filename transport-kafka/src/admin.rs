@@ -168,12 +168,7 @@ impl Admin for KafkaAdmin {
         .await
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         self.read(topic, after, max).await
     }
 

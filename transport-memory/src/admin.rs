@@ -54,12 +54,7 @@ impl Admin for MemoryAdmin {
         Ok(())
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         let from = after.first().map_or(0, |position| position.offset() + 1);
         let mut found = Vec::new();
         let state = self.client.broker.lock();

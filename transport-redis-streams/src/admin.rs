@@ -207,12 +207,7 @@ impl Admin for RedisAdmin {
             .map(drop)
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         self.read(topic, after, max).await
     }
 

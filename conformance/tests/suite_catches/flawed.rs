@@ -520,12 +520,7 @@ impl Admin for FlawedAdmin {
         self.inner.health().await
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         let second = [Position::new(0, 0)];
         let after = match (self.flaw, after) {
             (Flaw::BrowsesFromTheSecond, []) => &second[..],

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error as _};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use super::fields;
 use crate::text::format_text;
@@ -227,7 +227,13 @@ mod tests {
             assert_eq!(filled.name(), name);
             assert!(template.covers(&filled));
         }
-        for other in ["users", "users.retry.", "users.retry.mailer", ".retry.a.1m", "users.dlq"] {
+        for other in [
+            "users",
+            "users.retry.",
+            "users.retry.mailer",
+            ".retry.a.1m",
+            "users.dlq",
+        ] {
             assert!(!template.covers(&topic(other)), "{other}");
         }
         let other = DelayedTopic::parse("again-{pause}-{group}/{topic}").unwrap();
@@ -237,7 +243,12 @@ mod tests {
 
     #[test]
     fn a_template_without_each_placeholder_is_refused() {
-        for text in ["", "{topic}.retry", "{topic}{group}", "{topic}.{group}.{pause}.{x}"] {
+        for text in [
+            "",
+            "{topic}.retry",
+            "{topic}{group}",
+            "{topic}.{group}.{pause}.{x}",
+        ] {
             assert!(DelayedTopic::parse(text).is_err(), "{text}");
         }
     }

@@ -54,9 +54,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
 pub(crate) use model::RouteOrigins;
-pub use delayed::{DelayedRetry, DelayedTopic};
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;
 pub use publishing::{

@@ -80,9 +80,12 @@ impl SubscriptionConfig {
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
         }
-        if let Some((key, what)) = self.retry.delayed.as_ref().and_then(|delayed| {
-            delayed.contradiction(self.retry.max_attempts)
-        }) {
+        if let Some((key, what)) = self
+            .retry
+            .delayed
+            .as_ref()
+            .and_then(|delayed| delayed.contradiction(self.retry.max_attempts))
+        {
             return Some((key, what));
         }
         if self.takeover_after.is_zero() {

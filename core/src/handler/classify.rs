@@ -98,7 +98,10 @@ mod tests {
         let decode = || Error::new(ErrorKind::Decode, "garbage");
         let permanent = |failure| by_kind().classify(failure).is_permanent();
         assert!(permanent(Failure::new(number())));
-        assert!(permanent(Failure::new(Error::new(ErrorKind::Connect, "down"))));
+        assert!(permanent(Failure::new(Error::new(
+            ErrorKind::Connect,
+            "down"
+        ))));
         assert!(!permanent(Failure::new(decode())));
         assert!(!permanent(Failure::new("late")), "nobody knows it");
         assert!(permanent(Failure::new(Caused(number()))));

@@ -126,7 +126,11 @@ impl DeadLetters {
             match forwarder.forward(item).await.pop() {
                 // Not for this pair of topics: in two steps then.
                 Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {}
-                forwarded => return forwarded.unwrap_or_else(|| Err(no_outcome())).map(|()| true),
+                forwarded => {
+                    return forwarded
+                        .unwrap_or_else(|| Err(no_outcome()))
+                        .map(|()| true);
+                }
             }
         }
         let outcomes = self.publisher.publish(std::slice::from_ref(letter)).await;

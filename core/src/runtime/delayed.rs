@@ -36,10 +36,11 @@ impl DelayedSubscriber {
 
     fn hold(&mut self, deliveries: Vec<Delivery>) {
         let (now, time) = (Instant::now(), Timestamp::now());
-        self.held.extend(deliveries.into_iter().map(|delivery| Held {
-            due: now + wait(delivery.headers(), time),
-            delivery,
-        }));
+        self.held
+            .extend(deliveries.into_iter().map(|delivery| Held {
+                due: now + wait(delivery.headers(), time),
+                delivery,
+            }));
     }
 
     /// Takes out what is due.

@@ -15,6 +15,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
+use self::suspects::Suspicion;
 use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
 use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held, Reason};
@@ -111,8 +112,8 @@ struct Engine {
     /// The first source of the same transport: events of a key share a lane, those that were put
     /// off too.
     lane_sources: Vec<usize>,
-    /// From which delivery on an event is suspect of ending its process.
-    suspect_from: Vec<u32>,
+    /// Which events are suspect of ending their process.
+    suspicions: Vec<Suspicion>,
     /// Suspects that wait until no other one runs.
     suspects: VecDeque<Job>,
     /// A suspect runs, or is about to.
@@ -156,7 +157,7 @@ impl Engine {
             calls: Vec::new(),
             named_topics: Vec::new(),
             lane_sources: Vec::new(),
-            suspect_from: Vec::new(),
+            suspicions: Vec::new(),
             suspects: VecDeque::new(),
             trial: false,
             readers: Vec::new(),
@@ -187,13 +188,8 @@ impl Engine {
         let same = |call: &CallInfo| call.transport == source.transport;
         let lane_source = self.calls.iter().position(same).unwrap_or(index);
         self.lane_sources.push(lane_source);
-        self.suspect_from
-            .push(match (can.begin, can.delivery_count) {
-                (false, _) => u32::MAX,
-                (true, true) => self.settings.retry.max_attempts.saturating_add(1),
-                // It says itself what was with a member that died.
-                (true, false) => 2,
-            });
+        let suspicion = Suspicion::new(can, self.settings.retry.max_attempts);
+        self.suspicions.push(suspicion);
         let token = self.shutdown.token();
         let transport = source.transport.clone();
         self.calls
@@ -389,7 +385,7 @@ impl Engine {
         let handler = match handlers.find(event.event_type()) {
             Some((_, Registered::One(handler))) => handler,
             Some((handler, Registered::Batch(_))) => {
-                if job.trial == Trial::OnTrial {
+                if job.trial == Trial::Running {
                     let jobs = vec![job];
                     self.start_batch(Collected { handler, jobs });
                 } else {

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::lanes::LaneId;
-use crate::handler::{Failure, Handled};
 use crate::Timestamp;
+use crate::handler::{Failure, Handled};
 use crate::transport::Delivery;
 
 /// A delivery on its way through the runtime.
@@ -34,7 +34,7 @@ pub(super) enum Trial {
     /// Nobody asked.
     None,
     /// It was noted that it runs, and no other suspect does.
-    OnTrial,
+    Running,
     /// It ran, and the process lives.
     Passed,
 }

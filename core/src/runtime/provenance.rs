@@ -41,8 +41,19 @@ pub const REPLAY: &str = "polybus-replay";
 
 /// What is taken off when an event goes on its way again. The two of a replay stay.
 const TAKEN_OFF: [&str; 13] = [
-    ID, TRANSPORT, TOPIC, POSITION, GROUP, SUBSCRIPTION, HANDLER, ATTEMPTS, REASON, KIND,
-    FIRST_FAILED_AT, FAILED_AT, NOT_BEFORE,
+    ID,
+    TRANSPORT,
+    TOPIC,
+    POSITION,
+    GROUP,
+    SUBSCRIPTION,
+    HANDLER,
+    ATTEMPTS,
+    REASON,
+    KIND,
+    FIRST_FAILED_AT,
+    FAILED_AT,
+    NOT_BEFORE,
 ];
 
 /// Where a dead letter comes from and why, as its headers say it.

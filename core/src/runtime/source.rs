@@ -7,8 +7,8 @@ use tokio::time::{sleep, timeout};
 use super::{Control, Shutdown};
 use crate::backoff;
 use crate::transport::{
-    AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
-    Subscriber,
+    AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
+    Settlement, Settler, Subscriber,
 };
 use crate::{Error, ErrorKind, Result, Text, Topic};
 

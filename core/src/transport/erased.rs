@@ -141,12 +141,7 @@ impl Admin for DynAdmin {
         self.0.health().await
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         self.0.browse(topic, after, max).await
     }
 
@@ -260,12 +255,7 @@ trait ErasedAdmin: Send + Sync {
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
     async fn health(&self) -> Result<()>;
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>>;
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>>;
     async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()>;
 }
 
@@ -287,12 +277,7 @@ impl<A: Admin> ErasedAdmin for A {
         Admin::health(self).await
     }
 
-    async fn browse(
-        &self,
-        topic: &Topic,
-        after: &[Position],
-        max: usize,
-    ) -> Result<Vec<Delivery>> {
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
         Admin::browse(self, topic, after, max).await
     }
 

@@ -57,14 +57,11 @@ impl KafkaAdmin {
         let Some(count) = self.asking.partitions(topic.name(), left())? else {
             return Ok(Some(Vec::new()));
         };
-        let mut settings = client::asking(&self.config, &self.client_id);
+        // The client wants the name of a group, which it never asks for.
+        let mut settings = client::reading(&self.config, &self.client_id, "polybus.browse");
         settings
             .set_log_level(RDKafkaLogLevel::Emerg)
-            .set("enable.partition.eof", "true")
-            // What is gone from the topic is passed over.
-            .set("auto.offset.reset", "earliest")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false");
+            .set("enable.partition.eof", "true");
         let consumer = OffThread::new(BaseConsumer::from_config(&settings)?);
         let mut list = TopicPartitionList::with_capacity(count.unsigned_abs() as usize);
         for (name, partition) in all_of(topic.name(), count) {

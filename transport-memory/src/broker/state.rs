@@ -235,7 +235,12 @@ impl State {
     }
 
     /// What a topic holds behind an offset.
-    pub(crate) fn browse(&self, topic: &str, from: u64, mut deliver: impl FnMut(Taken<'_>) -> bool) {
+    pub(crate) fn browse(
+        &self,
+        topic: &str,
+        from: u64,
+        mut deliver: impl FnMut(Taken<'_>) -> bool,
+    ) {
         let Some(topic) = self.find(topic) else {
             return;
         };

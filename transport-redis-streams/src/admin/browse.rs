@@ -5,9 +5,9 @@ use polybus_core::{Error, Result, Topic};
 
 use super::RedisAdmin;
 use crate::client::Cmd;
+use crate::entry;
 use crate::member::delivery;
 use crate::reply::{self, EntryId};
-use crate::entry;
 
 /// Settles nothing: no subscriber has so many streams.
 const NO_TOKEN: AckToken = AckToken::new(u32::MAX, 0, [0, 0]);
@@ -33,7 +33,13 @@ impl RedisAdmin {
         let transport = &self.link.client().origin().transport;
         let deliveries = entries.into_iter().filter_map(reply::entry).map(|found| {
             let read = entry::read(found.fields.unwrap_or_default());
-            delivery(read, NO_TOKEN, topic.clone(), found.id.position(), transport)
+            delivery(
+                read,
+                NO_TOKEN,
+                topic.clone(),
+                found.id.position(),
+                transport,
+            )
         });
         Ok(deliveries.collect())
     }

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{Engine, limited};
+use crate::Timestamp;
 use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
 use crate::runtime::job::Job;
 use crate::runtime::lanes::LaneId;
-use crate::Timestamp;
 
 impl Engine {
     /// Puts a job into the batch of its handler, and the next ones of its lane as far as they
@@ -47,7 +47,7 @@ impl Engine {
         let same = |job: &Job| {
             let event = job.delivery.event().ok();
             let found = event.and_then(|event| handlers.find(event.event_type()));
-            let suspect = job.delivery.attempt() >= self.suspect_from[job.source];
+            let suspect = self.suspicions[job.source].is_of(job);
             !suspect && found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {

@@ -14,12 +14,38 @@ use crate::backoff;
 use crate::handler::FailureKind;
 use crate::runtime::dead_letter::{Held, Reason};
 use crate::runtime::job::{Job, Trial, Working};
-use crate::transport::Settler;
+use crate::transport::{Capabilities, Settler};
+
+/// Which events of a source are suspect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspicion {
+    /// From which delivery on.
+    from: u32,
+    /// The server counts deliveries: each start that was noted is among them.
+    counted: bool,
+}
+
+impl Suspicion {
+    pub(super) fn new(can: Capabilities, max_attempts: u32) -> Self {
+        let from = match (can.begin, can.delivery_count) {
+            (false, _) => u32::MAX,
+            (true, true) => max_attempts.saturating_add(1),
+            // It says itself what was with a member that died.
+            (true, false) => 2,
+        };
+        let counted = can.delivery_count;
+        Self { from, counted }
+    }
+
+    pub(super) fn is_of(self, job: &Job) -> bool {
+        job.trial == Trial::None && job.delivery.attempt() >= self.from
+    }
+}
 
 impl Engine {
     /// Whether a job has to be noted before it starts.
     pub(super) fn is_suspect(&self, job: &Job) -> bool {
-        job.trial == Trial::None && job.delivery.attempt() >= self.suspect_from[job.source]
+        self.suspicions[job.source].is_of(job)
     }
 
     /// Notes that a suspect is about to run, or lets it wait until no other one does.
@@ -28,7 +54,7 @@ impl Engine {
             return self.suspects.push_back(job);
         }
         self.trial = true;
-        job.trial = Trial::OnTrial;
+        job.trial = Trial::Running;
         let (token, shutdown) = (job.delivery.token(), self.shutdown.clone());
         let settler = self.settlements[job.source].settler().clone();
         let control = std::sync::Arc::clone(&self.control);
@@ -58,10 +84,14 @@ impl Engine {
 
     /// Runs a suspect that was noted, or puts it away if it ended its process before.
     pub(super) fn on_noted(&mut self, mut job: Job, before: u32) {
-        job.attempt = job.delivery.attempt().saturating_add(before);
+        if !self.suspicions[job.source].counted {
+            job.attempt = job.attempt.saturating_add(before);
+        }
         if before > 0 && job.attempt > self.settings.retry.max_attempts {
-            let ended = job.attempt - 1;
-            let text = format!("{ended} processes that handled it ended without an outcome");
+            // This one is not made.
+            job.attempt -= 1;
+            let ended = job.attempt;
+            let text = format!("at least {ended} processes that had it ended without an outcome");
             let kind = FailureKind::ProcessEnded;
             return self.dead_letter(job, Reason { kind, text: &text });
         }
@@ -70,7 +100,7 @@ impl Engine {
 
     /// Notes that a job is not running any more, so that the next suspect may.
     pub(super) fn end_trial(&mut self, job: &mut Job) {
-        if job.trial != Trial::OnTrial {
+        if job.trial != Trial::Running {
             return;
         }
         job.trial = Trial::Passed;
