@@ -28,6 +28,8 @@ type Starts = Arc<Mutex<HashMap<u64, u32>>>;
 struct Noting {
     inner: DynTransport,
     starts: Starts,
+    /// As a server that knows only positions.
+    counts_nothing: bool,
 }
 
 struct NotingSubscriber {
@@ -46,7 +48,9 @@ impl Transport for Noting {
     type Admin = DynAdmin;
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities().with_begin()
+        let mut capabilities = self.inner.capabilities().with_begin();
+        capabilities.delivery_count = !self.counts_nothing;
+        capabilities
     }
 
     async fn publisher(&self) -> Result<DynPublisher> {
@@ -128,28 +132,7 @@ const EVENTS: u64 = 6;
 /// A bus on which all events were with two members that died, and the second one was noted as at
 /// work when one of them did.
 async fn after_crashes() -> (Bus, Noting) {
-    let noting = Noting {
-        inner: DynTransport::new(MemoryTransport::new()),
-        starts: Starts::default(),
-    };
-    let config = r#"
-        [service]
-        name = "group"
-        [transports.server]
-        kind = "noting"
-        [[routes]]
-        pattern = "work.*"
-        transport = "server"
-        topic = "work"
-        [subscriptions.worker]
-        retry = { max_attempts = 2, base = "10ms", max = "10ms" }
-    "#;
-    let builder = Bus::builder().config(Config::parse(config, "test.toml").unwrap());
-    let bus = builder
-        .register(Factory(noting.clone()))
-        .build()
-        .await
-        .unwrap();
+    let (bus, noting) = noting_bus(false, "").await;
     for number in 0..EVENTS {
         let event = Event::builder("work.todo").id(number.to_string());
         bus.publish(event.json(&Work {}).unwrap()).await.unwrap();
@@ -162,6 +145,31 @@ async fn after_crashes() -> (Bus, Noting) {
     }
     noting.starts.lock().unwrap().insert(1, 1);
     (bus, noting)
+}
+
+async fn noting_bus(counts_nothing: bool, retry: &str) -> (Bus, Noting) {
+    let noting = Noting {
+        inner: DynTransport::new(MemoryTransport::new()),
+        starts: Starts::default(),
+        counts_nothing,
+    };
+    let config = format!(
+        r#"
+        [service]
+        name = "group"
+        [transports.server]
+        kind = "noting"
+        [[routes]]
+        pattern = "work.*"
+        transport = "server"
+        topic = "work"
+        [subscriptions.worker]
+        retry = {{ max_attempts = 2, base = "10ms", max = "10ms" {retry} }}
+        "#
+    );
+    let builder = Bus::builder().config(Config::parse(&config, "test.toml").unwrap());
+    let builder = builder.register(Factory(noting.clone()));
+    (builder.build().await.unwrap(), noting)
 }
 
 async fn until_done(bus: &Bus) {
@@ -295,4 +303,30 @@ async fn suspects_that_wait_are_given_back_at_a_stop() {
         .await
         .unwrap();
     assert_eq!(lag[0].waiting + lag[0].pending, counts.released);
+}
+
+/// On a transport that counts nothing what was delivered before is suspect; an attempt that was made
+/// before a long pause is no delivery.
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_its_next_attempt_is_no_suspect() {
+    async fn handle(RawEvent(_): RawEvent, context: Context) -> Result<(), String> {
+        match context.attempt() {
+            1 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        }
+    }
+    let delayed = r#", delayed = { pauses = ["1m"], after_attempts = 1 }"#;
+    let (bus, noting) = noting_bus(true, delayed).await;
+    let worker = bus
+        .subscribe("worker")
+        .on_any(handle)
+        .start()
+        .await
+        .unwrap();
+    bus.publish(Work {}).await.unwrap();
+    while worker.counts().handled == 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(worker.counts().delayed, 1);
+    assert!(noting.starts.lock().unwrap().is_empty());
 }

@@ -21,6 +21,7 @@
 //! [subscriptions.deal-watch]       # settings of the subscription of this name
 //! concurrency = 64
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
+//! # and outside of the lane: retry = { .., delayed = { pauses = ["1m", "10m"] } }
 //! ```
 //!
 //! # The environment

@@ -117,9 +117,9 @@ fn restored(delivery: Delivery) -> Delivery {
     if first.is_some() {
         kept.push(FIRST_FAILED_AT, first);
     }
-    let attempt = origin.attempts.saturating_add(delivery.attempt());
     let topic = Topic::new(origin.topic);
     Delivery::new(delivery.token(), topic, position, event.clone())
         .with_headers(kept)
-        .with_attempt(attempt)
+        .with_attempt(delivery.deliveries())
+        .with_earlier_attempts(origin.attempts)
 }

@@ -8,6 +8,7 @@ pub struct Delivery {
     topic: Topic,
     position: Position,
     attempt: u32,
+    earlier: u32,
     headers: Headers,
     content: Result<Event, Box<Undecodable>>,
 }
@@ -31,6 +32,7 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers,
             content: Ok(event),
         }
@@ -50,6 +52,7 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers: Headers::new(),
             content,
         }
@@ -59,6 +62,14 @@ impl Delivery {
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
+        self
+    }
+
+    /// Sets how many attempts were made before the event came to where it was delivered from: it
+    /// failed elsewhere, and was stored for a later attempt.
+    #[must_use]
+    pub fn with_earlier_attempts(mut self, attempts: u32) -> Self {
+        self.earlier = attempts;
         self
     }
 
@@ -86,6 +97,12 @@ impl Delivery {
 
     /// How many times it has been delivered or tried, this time included: 1 is the first.
     pub fn attempt(&self) -> u32 {
+        self.earlier.saturating_add(self.attempt)
+    }
+
+    /// How many times it has been delivered from where it was, this time included: the attempt
+    /// without those that were made elsewhere.
+    pub fn deliveries(&self) -> u32 {
         self.attempt
     }
 

@@ -38,7 +38,11 @@ impl Suspicion {
     }
 
     pub(super) fn is_of(self, job: &Job) -> bool {
-        job.trial == Trial::None && job.delivery.attempt() >= self.from
+        let delivered = match self.counted {
+            true => job.delivery.attempt(),
+            false => job.delivery.deliveries(),
+        };
+        job.trial == Trial::None && delivered >= self.from
     }
 }
 
