@@ -33,6 +33,9 @@ use crate::settle::KafkaSettler;
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long taking the marks away may hold up leaving a group.
+const MARKS_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Reads as one member of a group.
 ///
 /// A thread of its own polls the client, keeps the membership alive and reads ahead, up to
@@ -150,8 +153,10 @@ impl Subscriber for KafkaSubscriber {
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {
-        // While the partitions are still this member's: the next one has marks of its own.
-        let _ = timeout_at(deadline, self.probation.leave(&self.shared)).await;
+        // While the partitions are still this member's: the next one has marks of its own. Without
+        // an answer they stay, which costs the next one some care and nothing else.
+        let soon = deadline.min(Instant::now() + MARKS_DEADLINE);
+        let _ = timeout_at(soon, self.probation.leave(&self.shared)).await;
         self.shared.order_to_leave(deadline.into_std());
         let (Some(left), Some(ended)) = (self.left.take(), self.ended.take()) else {
             return Ok(());
@@ -179,5 +184,6 @@ impl Drop for KafkaSubscriber {
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + DROPPED_DEADLINE;
         self.shared.order_to_leave(deadline);
+        self.probation.end();
     }
 }

@@ -16,16 +16,18 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use polybus_core::transport::{AckToken, Delivery};
-use polybus_core::{Error, ErrorKind, Result};
+use polybus_core::{ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::shared::Shared;
 use crate::asking::{OffThread, Partition};
@@ -35,6 +37,9 @@ use crate::error::Origin;
 const LEAST_AHEAD: u64 = 1_000;
 const MOST_AHEAD: u64 = 256_000;
 const SELDOM: Duration = Duration::from_secs(1);
+
+/// How long nothing is marked after the server did not answer: each question may take long then.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// How many events that were at work when a member died are kept in mind.
 const MOST_TRIALS: usize = 16;
@@ -51,8 +56,12 @@ struct Inner {
     client: Mutex<Option<OffThread<BaseConsumer>>>,
     /// By source.
     partitions: Mutex<Partitions>,
+    /// Held from the making of a mark until it is written: marks are written whole.
+    writing: tokio::sync::Mutex<()>,
     /// Some partition has suspects.
     suspects: AtomicBool,
+    /// The subscriber is gone.
+    ended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -60,6 +69,8 @@ struct Partitions {
     known: HashMap<u32, Known>,
     /// The server does not let marks be kept.
     off: bool,
+    /// The server did not answer: until then it is not asked, and nothing is marked.
+    off_until: Option<Instant>,
 }
 
 /// A partition that this subscriber reads.
@@ -104,7 +115,9 @@ impl Probation {
             within,
             client: Mutex::default(),
             partitions: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             suspects: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         }))
     }
 
@@ -121,7 +134,9 @@ impl Probation {
             && let Err(error) = self.cover(&lasts).await
         {
             tracing::warn!(%error, "events that end their process are not found out: no marks can be kept");
-            self.partitions().off = !error.retryable();
+            let mut partitions = self.partitions();
+            partitions.off = !error.retryable();
+            partitions.off_until = Some(Instant::now() + AFTER_FAILURE);
         }
     }
 
@@ -145,7 +160,8 @@ impl Probation {
     fn uncovered<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) -> Vec<Last> {
         let partitions = self.partitions();
         let mut lasts: Vec<Last> = Vec::new();
-        if partitions.off {
+        let is_off = |until: Instant| Instant::now() < until;
+        if partitions.off || partitions.off_until.is_some_and(is_off) {
             return lasts;
         }
         // Mostly runs of one partition: looked up once for each.
@@ -175,6 +191,7 @@ impl Probation {
     }
 
     async fn cover(&self, lasts: &[Last]) -> Result<()> {
+        let _writing = self.0.writing.lock().await;
         self.learn(lasts).await?;
         let raised: Vec<(u32, Known)> = {
             let partitions = self.partitions();
@@ -224,6 +241,7 @@ impl Probation {
     /// Notes that a delivery is about to be handled. How many times it was noted before.
     pub(crate) async fn begin(&self, token: AckToken) -> Result<u32> {
         let offset = token.id[0];
+        let _writing = self.0.writing.lock().await;
         let known = self.partitions().known.get(&token.source).cloned();
         let Some(mut known) = known.filter(|known| known.epoch == token.epoch) else {
             let why = "no mark is kept of the partition";
@@ -241,6 +259,7 @@ impl Probation {
 
     /// Takes the marks away where everything that was handed out is settled or given back.
     pub(super) async fn leave(&self, shared: &Shared) {
+        let _writing = self.0.writing.lock().await;
         let done: Vec<(Partition, Mark)> = {
             let partitions = self.partitions();
             let known = partitions.known.iter();
@@ -256,6 +275,21 @@ impl Probation {
         }
     }
 
+    /// Lets the client go, also while settlers live.
+    pub(super) fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+        if let Ok(mut client) = self.0.client.try_lock() {
+            return drop(client.take());
+        }
+        // A question is out: behind it, not here.
+        let own = self.clone();
+        let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
+        let _ = thread.spawn(move || {
+            let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(client.take());
+        });
+    }
+
     async fn write(&self, marks: Vec<(Partition, Mark)>) -> Result<()> {
         if marks.is_empty() || self.partitions().off {
             return Ok(());
@@ -263,31 +297,45 @@ impl Probation {
         self.ask(move |client, _| write(client, &marks)).await
     }
 
-    /// Asks on a thread where it may block.
+    /// Asks on a thread of its own: a commit has no deadline, and must not hold up a runtime that
+    /// ends. One question at a time; what nobody waits for any more is not asked.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&BaseConsumer, Duration) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
+        let (sender, answer) = oneshot::channel();
         let own = self.clone();
-        let asked = spawn_blocking(move || {
+        let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
+        let spawned = thread.spawn(move || {
             let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
-            if client.is_none() {
-                *client = Some(OffThread::new(BaseConsumer::from_config(&own.0.settings)?));
+            if !sender.is_closed() && !own.0.ended.load(Ordering::Acquire) {
+                let _ = sender.send(own.answer(&mut client, question));
             }
-            let client = client.as_ref().expect("it was made above");
-            // What the client has to tell comes as the answer too.
-            while client.poll(Duration::ZERO).is_some() {}
-            question(client, own.0.within)
         });
-        match asked.await {
-            Ok(answer) => answer.map_err(|error| self.0.origin.client("mark", error)),
-            Err(_) => Err(self.closed()),
+        let failed = |why: &str| self.0.origin.error("mark", ErrorKind::Timeout, why);
+        if spawned.is_err() {
+            return Err(failed("no thread could be made"));
+        }
+        match timeout(self.0.within, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(failed("the server did not answer in time")),
         }
     }
 
-    fn closed(&self) -> Error {
-        let why = "the runtime is shutting down";
-        self.0.origin.error("mark", ErrorKind::Closed, why)
+    fn answer<T>(
+        &self,
+        client: &mut Option<OffThread<BaseConsumer>>,
+        question: impl FnOnce(&BaseConsumer, Duration) -> KafkaResult<T>,
+    ) -> Result<T> {
+        let failed = |error| self.0.origin.client("mark", error);
+        if client.is_none() {
+            let made = BaseConsumer::from_config(&self.0.settings).map_err(failed)?;
+            *client = Some(OffThread::new(made));
+        }
+        let client = client.as_ref().expect("it was made above");
+        // What the client has to tell comes as the answer too.
+        while client.poll(Duration::ZERO).is_some() {}
+        question(client, self.0.within).map_err(failed)
     }
 
     fn partitions(&self) -> MutexGuard<'_, Partitions> {
