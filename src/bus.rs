@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::BusBuilder;
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
@@ -21,7 +22,7 @@ use crate::time::IntoDuration;
 use crate::topics::Topics;
 use crate::transport::{DynPublisher, DynTransport};
 use crate::version::Migrations;
-use crate::{Error, ErrorKind, Result, Text};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// One event bus over all transports of a config. Clones are handles to the same bus.
 ///
@@ -125,6 +126,23 @@ impl Bus {
     /// Creates topics and reads their state.
     pub fn topics(&self) -> Topics {
         Topics::new(self.clone())
+    }
+
+    /// What failed for good in a topic: looks at it, sends it on its way again, deletes it.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, Replay};
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let letters = bus.dead_letters("user-events.dlq");
+    /// for letter in letters.list().await? {
+    ///     println!("{}: {}", letter.position(), letter.provenance().reason);
+    /// }
+    /// let report = letters.replay(Replay::to_origin()).await?;
+    /// println!("{} sent on their way again", report.replayed);
+    /// # Ok(()) }
+    /// ```
+    pub fn dead_letters(&self, topic: impl Into<Topic>) -> DeadLetters {
+        DeadLetters::new(self.clone(), topic.into())
     }
 
     /// The routes of the config, compiled.

@@ -57,6 +57,7 @@ mod builder;
 mod bus;
 #[cfg(feature = "console")]
 pub mod console;
+mod dead_letters;
 mod failed;
 mod kinds;
 mod made;
@@ -71,6 +72,7 @@ mod transaction;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
+pub use dead_letters::{DeadLetters, Letter, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
 pub use made::BusEvent;
 pub use publish::Enqueued;
@@ -83,8 +85,8 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
-    Permanent, RawEvent, State, Verdict,
+    Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery, FromRef, Handler,
+    IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats, Transaction};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};

@@ -9,16 +9,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
 use crate::config::SubscriptionConfig;
-use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
+use crate::handler::{BatchHandler, Classifiers, ErrorClass, Handler, HandlerSetBuilder};
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
 use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, ExactlyOnce, Finished, Shutdown, Source,
+    BatchLimits, Consumer, Control, Counters, Counts, DelayedSubscriber, ExactlyOnce, Finished,
+    Shutdown, Source,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::time::IntoDuration;
-use crate::transport::{Start, Subscription as Membership, Transport};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::topic::TopicPrefix;
+use crate::transport::{
+    Admin, DynSubscriber, Start, Subscription as Membership, TopicSpec, Transport,
+};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -30,6 +34,7 @@ pub struct Subscribe<S = ()> {
     name: Text,
     settings: SubscriptionConfig,
     handlers: HandlerSetBuilder,
+    classifiers: Classifiers,
     batch: Result<BatchLimits>,
     state: S,
 }
@@ -44,6 +49,7 @@ impl Subscribe {
             name,
             settings,
             handlers,
+            classifiers: Classifiers::default(),
             batch: Ok(BatchLimits::default()),
             state: (),
         }
@@ -58,6 +64,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            classifiers,
             batch,
             state: _,
         } = self;
@@ -66,6 +73,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             name,
             settings,
             handlers,
+            classifiers,
             batch,
             state,
         }
@@ -134,6 +142,35 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
+    /// Says which errors of the handlers are worth another try, for errors of a type. It decides
+    /// about an error of that type, and about one that was caused by one; the first of several
+    /// that knows the error. Without one every error is tried again, unless it is a
+    /// [`Permanent`](crate::Permanent) or one of polybus that is not retryable.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, ErrorClass};
+    /// # #[derive(Debug)] enum MailError { NoSuchAddress, ServerIsDown }
+    /// # impl std::fmt::Display for MailError {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no mail") }
+    /// # }
+    /// # impl std::error::Error for MailError {}
+    /// # async fn welcome() -> Result<(), MailError> { Ok(()) }
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let mails = bus.subscribe("welcome-mails").classify(|error: &MailError| match error {
+    ///     MailError::NoSuchAddress => ErrorClass::Permanent, // a dead letter at once
+    ///     MailError::ServerIsDown => ErrorClass::Transient,
+    /// });
+    /// mails.on_pattern("user.created", welcome).start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn classify<E: std::error::Error + 'static>(
+        mut self,
+        classify: impl Fn(&E) -> ErrorClass + Send + Sync + 'static,
+    ) -> Self {
+        self.classifiers.add(classify);
+        self
+    }
+
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
@@ -183,6 +220,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         let readings = self.bus.inner.routes.reading(&handlers.interests())?;
         if self.settings.exactly_once {
             check_exactly_once(&self.bus, &self.name, handlers.has_batches(), &readings)?;
+            check_pauses(&self.name, &self.settings)?;
         }
         let service = &self.bus.inner.config.service.name;
         let group = self
@@ -200,8 +238,9 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             group: group.clone(),
             settings: self.settings.clone(),
             handlers: Arc::new(handlers),
+            classifiers: self.classifiers,
             batch,
-            sources: try_join_all(joining).await?,
+            sources: try_join_all(joining).await?.into_iter().flatten().collect(),
             counters: Arc::new(Counters::default()),
             control: Arc::new(Control::new()),
             observer: self.bus.inner.observer.clone(),
@@ -243,26 +282,78 @@ fn run(bus: &Bus, consumer: Consumer, topics: &[(Text, Text)]) -> Result<Subscri
     Ok(handle)
 }
 
+/// Joins the group on one transport: its topics, and those in which failed events of them wait for
+/// a long pause to end, one membership for each pause.
 async fn join(
     bus: &Bus,
     settings: &SubscriptionConfig,
     group: &Text,
     reading: Reading,
-) -> Result<Source> {
+) -> Result<Vec<Source>> {
     let connected = &bus.inner.transports[&reading.transport];
+    let transport = &connected.transport;
+    let prefix = bus.inner.config.topic_prefix(&reading.transport);
+    let source = |subscriber| Source {
+        subscriber,
+        prefix: prefix.clone(),
+        publisher: connected.publisher.clone(),
+        admin: transport.admin(),
+        topics: reading.topics.clone(),
+        transport: reading.transport.clone(),
+        capabilities: transport.capabilities(),
+    };
+    let mut waiting = Vec::new();
+    for topics in delayed_topics(settings, group, &reading.topics, &prefix) {
+        let specs: Vec<_> = topics.iter().map(|it| TopicSpec::new(it.name())).collect();
+        transport.admin().ensure_topics(&specs).await?;
+        let membership =
+            Membership::new(group.clone(), topics).takeover_after(settings.takeover_after);
+        let subscriber = DelayedSubscriber::new(transport.subscribe(membership).await?);
+        waiting.push(source(DynSubscriber::new(subscriber)));
+    }
     let membership = Membership::new(group.clone(), reading.topics.clone())
-        .patterns(reading.patterns)
+        .patterns(reading.patterns.iter().cloned())
         .start(settings.start)
         .takeover_after(settings.takeover_after)
         .exactly_once(settings.exactly_once);
-    Ok(Source {
-        subscriber: connected.transport.subscribe(membership).await?,
-        publisher: connected.publisher.clone(),
-        prefix: bus.inner.config.topic_prefix(&reading.transport),
-        admin: connected.transport.admin(),
-        topics: reading.topics,
-        transport: reading.transport,
-    })
+    let subscriber = transport.subscribe(membership).await?;
+    waiting.insert(0, source(subscriber));
+    Ok(waiting)
+}
+
+/// The topics in which failed events of some topics wait, for each pause.
+fn delayed_topics(
+    settings: &SubscriptionConfig,
+    group: &str,
+    topics: &[Topic],
+    prefix: &TopicPrefix,
+) -> Vec<Vec<Topic>> {
+    let Some(delayed) = settings
+        .retry
+        .delayed
+        .as_ref()
+        .filter(|_| !topics.is_empty())
+    else {
+        return Vec::new();
+    };
+    let of = |pause| {
+        let topics = topics.iter();
+        topics
+            .map(|topic| delayed.topic.fill(topic, prefix, group, pause))
+            .collect()
+    };
+    delayed.pauses.iter().copied().map(of).collect()
+}
+
+/// A long pause outside of the lane stores an event and acknowledges another, which a step does not.
+fn check_pauses(name: &str, settings: &SubscriptionConfig) -> Result<()> {
+    if settings.retry.delayed.is_none() {
+        return Ok(());
+    }
+    let what = format!("subscription `{name}` is exactly-once and has `retry.delayed`");
+    Err(Error::new(ErrorKind::Config, what)
+        .with_operation("subscribe")
+        .with_note("leave one of the two out: its retries wait within the step"))
 }
 
 fn check_exactly_once(

@@ -32,6 +32,10 @@ pub(crate) enum Need {
     Discovery,
     Transactions,
     ExactlyOnce,
+    Forward,
+    Begin,
+    Browse,
+    Purge,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -114,6 +118,10 @@ impl Need {
             Self::Discovery => has.discovery,
             Self::Transactions => has.transactions,
             Self::ExactlyOnce => has.exactly_once,
+            Self::Forward => has.forward,
+            Self::Begin => has.begin,
+            Self::Browse => has.browse,
+            Self::Purge => has.purge,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
@@ -144,6 +152,10 @@ impl fmt::Display for Need {
             Self::Discovery => f.write_str("discovery"),
             Self::Transactions => f.write_str("transactions"),
             Self::ExactlyOnce => f.write_str("exactly once"),
+            Self::Forward => f.write_str("forward"),
+            Self::Begin => f.write_str("begin"),
+            Self::Browse => f.write_str("browse"),
+            Self::Purge => f.write_str("purge"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

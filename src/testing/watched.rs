@@ -71,7 +71,11 @@ pub(super) struct WatchedPublisher {
 
 impl WatchedPublisher {
     fn rejected(&self, outgoing: &Outgoing) -> Outcome {
-        Outcome::Rejected(injected(&self.name, outgoing))
+        Outcome::Rejected(self.injected(outgoing))
+    }
+
+    fn injected(&self, outgoing: &Outgoing) -> Error {
+        injected(&self.name, outgoing)
     }
 
     /// Notes what was stored, and loses the answer where a fault says so.
@@ -328,5 +332,29 @@ impl Settler for WatchedSettler {
 
     fn is_current(&self, token: AckToken) -> bool {
         self.inner.is_current(token)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let _publishing = self.journal.publishing();
+        let mut results = Vec::with_capacity(batch.len());
+        for item in batch {
+            let fault = self.journal.strike_publish(&item.1);
+            if matches!(fault, Some(Kind::Reject | Kind::RejectDeadLetter)) {
+                results.push(Err(injected(&self.name, &item.1)));
+                continue;
+            }
+            let forwarded = self.inner.forward(std::slice::from_ref(item)).await;
+            for result in forwarded {
+                if result.is_ok() {
+                    self.journal.forwarded(&self.name, &item.1);
+                }
+                results.push(result);
+            }
+        }
+        results
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.inner.begin(token).await
     }
 }

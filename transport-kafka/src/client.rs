@@ -131,6 +131,13 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
     finish(grouped(client, config), config)
 }
 
+/// Keeps the marks of a group as the positions of another one, which it never joins.
+pub(crate) fn marking(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
+    let mut client = reading(config, client_id, &format!("{group}.marks"));
+    client.set_log_level(RDKafkaLogLevel::Emerg);
+    client
+}
+
 /// Whether brokers share out the partitions (KIP-848), not a member.
 pub(crate) fn is_broker_side(config: &KafkaConfig) -> bool {
     match properties::find(config, "group.protocol") {

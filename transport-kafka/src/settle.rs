@@ -6,7 +6,7 @@ use polybus_core::transport::{AckToken, Outgoing, Position, Settlement, Settler}
 use polybus_core::{ErrorKind, Result};
 
 use crate::error::Origin;
-use crate::subscriber::{Shared, Steps};
+use crate::subscriber::{Probation, Shared, Steps};
 
 /// Settles what a [`KafkaSubscriber`](crate::KafkaSubscriber) delivered.
 ///
@@ -15,14 +15,21 @@ use crate::subscriber::{Shared, Steps};
 #[derive(Debug, Clone)]
 pub struct KafkaSettler {
     shared: Arc<Shared>,
+    probation: Probation,
     origin: Origin,
     steps: Option<Arc<Steps>>,
 }
 
 impl KafkaSettler {
-    pub(crate) fn new(shared: Arc<Shared>, origin: Origin, steps: Option<Arc<Steps>>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        probation: Probation,
+        origin: Origin,
+        steps: Option<Arc<Steps>>,
+    ) -> Self {
         Self {
             shared,
+            probation,
             origin,
             steps,
         }
@@ -62,5 +69,13 @@ impl Settler for KafkaSettler {
 
     fn is_current(&self, token: AckToken) -> bool {
         self.shared.is_current(token)
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        if !self.shared.is_current(token) {
+            let why = "the delivery belongs to another member by now";
+            return Err(self.origin.error("begin", ErrorKind::Stale, why));
+        }
+        self.probation.begin(token).await
     }
 }

@@ -107,6 +107,9 @@ impl Transport for KafkaTransport {
             .with_discovery()
             .with_transactions()
             .with_exactly_once()
+            .with_begin()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {

@@ -81,7 +81,8 @@ impl Drop for MemorySubscriber {
     }
 }
 
-fn delivery(taken: &Taken<'_>) -> Delivery {
+/// What was taken from a topic, as it is delivered.
+pub(crate) fn delivery(taken: &Taken<'_>) -> Delivery {
     let Taken {
         token,
         topic,

@@ -101,6 +101,9 @@ impl Transport for MemoryTransport {
             .with_discovery()
             .with_transactions()
             .with_exactly_once()
+            .with_forward()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {

@@ -1,9 +1,11 @@
+mod browse;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::event::EventId;
-use polybus_core::transport::{Admin, Lag, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Topic};
 use tokio::time::Instant;
 
@@ -203,6 +205,14 @@ impl Admin for RedisAdmin {
         self.call(&command, "health", self.deadline())
             .await
             .map(drop)
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        self.read(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.delete(topic, through).await
     }
 }
 

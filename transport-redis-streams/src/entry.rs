@@ -32,27 +32,35 @@ pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u
     command.arg("XADD").arg(outgoing.topic.name());
     writing.append_trim(&mut command);
     command.arg("*");
+    append_fields(outgoing, writing.format, scratch, &mut command);
+    command
+}
+
+/// The names and values of the fields of what is to be stored.
+pub(crate) fn append_fields(
+    outgoing: &Outgoing,
+    format: Format,
+    scratch: &mut Vec<u8>,
+    command: &mut Cmd,
+) {
     match &outgoing.content {
-        Content::Event(event) if writing.format == Format::Plain => {
-            append_plain(event, &mut command);
-        }
+        Content::Event(event) if format == Format::Plain => append_plain(event, command),
         Content::Event(event) => {
-            if writing.format == Format::Fields && !reads_as_structured(event) {
-                append_attributes(event, &mut command);
+            if format == Format::Fields && !reads_as_structured(event) {
+                append_attributes(event, command);
             } else {
-                append_json(event, scratch, &mut command);
+                append_json(event, scratch, command);
             }
             if let Some(data) = event.data() {
                 command.arg(DATA).arg(&data[..]);
             }
             for (name, value) in outgoing.headers.iter() {
                 let prefix = value.map_or(NULL_HEADER, |_| HEADER);
-                append_field(&mut command, &[prefix, name].concat(), value);
+                append_field(command, &[prefix, name].concat(), value);
             }
         }
-        Content::Raw(record) => append_record(record, &outgoing.headers, &mut command),
+        Content::Raw(record) => append_record(record, &outgoing.headers, command),
     }
-    command
 }
 
 fn append_json(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {

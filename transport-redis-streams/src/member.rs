@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use polybus_core::event::EventId;
 use polybus_core::text::format_text;
-use polybus_core::transport::{AckToken, Delivery, Start};
+use polybus_core::transport::{AckToken, Delivery, Position, Start};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -170,19 +170,7 @@ impl Member {
             let read = entry::read(arrival.entry.fields.unwrap_or_default());
             bytes += read.size;
             let (token, topic) = (AckToken::from(taken), topic.clone());
-            let position = taken.id.position();
-            let delivery = match read.content {
-                Ok(event) => {
-                    Delivery::new(token, topic, position, event).with_headers(read.headers)
-                }
-                Err((record, error)) => {
-                    let error = error
-                        .with_operation("receive")
-                        .with_transport(self.config.name.clone())
-                        .with_topic(topic.name());
-                    Delivery::undecodable(token, topic, position, record, error)
-                }
-            };
+            let delivery = delivery(read, token, topic, taken.id.position(), &self.config.name);
             deliveries.push(delivery.with_attempt(arrival.attempt));
         }
         self.inbox.push(deliveries, bytes);
@@ -219,6 +207,26 @@ impl Member {
         Error::new(ErrorKind::Closed, "the subscriber is closed")
             .with_operation(operation)
             .with_transport(self.config.name.clone())
+    }
+}
+
+/// What an entry holds, as it is delivered.
+pub(crate) fn delivery(
+    read: entry::Read,
+    token: AckToken,
+    topic: Topic,
+    position: Position,
+    transport: &Text,
+) -> Delivery {
+    match read.content {
+        Ok(event) => Delivery::new(token, topic, position, event).with_headers(read.headers),
+        Err((record, error)) => {
+            let error = error
+                .with_operation("receive")
+                .with_transport(transport.clone())
+                .with_topic(topic.name());
+            Delivery::undecodable(token, topic, position, record, error)
+        }
     }
 }
 

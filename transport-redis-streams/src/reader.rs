@@ -329,5 +329,6 @@ impl<'a> Session<'a> {
 
 /// A count of deliveries as the server keeps it.
 pub(crate) fn attempt(count: Option<u64>) -> u32 {
-    u32::try_from(count.unwrap_or(1).max(1)).unwrap_or(u32::MAX)
+    let deliveries = count.unwrap_or(1) % scripts::STARTS;
+    u32::try_from(deliveries.max(1)).unwrap_or(u32::MAX)
 }

@@ -31,6 +31,37 @@ macro_rules! for_each_entry {
 /// Acknowledges the entries that are the member's. Answers a [`Possession`] for each.
 pub(crate) const ACK: &str = for_each_entry!("redis.call('XACK', KEYS[1], ARGV[1], id)");
 
+/// Stores an entry in the second stream and acknowledges one of the first that is the member's, in
+/// one step. Behind the group, the member and the id stand the names and values of the fields.
+/// Answers a [`Possession`].
+pub(crate) const FORWARD: &str = "\
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not pending then
+  return 2
+elseif pending[2] ~= ARGV[2] then
+  return 0
+end
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+return 1
+";
+
+/// What a start that was noted adds to the count of deliveries of an entry. Nothing is delivered
+/// so often; so the server needs no other place for it, and forgets it with the entry.
+pub(crate) const STARTS: u64 = 1_000_000;
+
+/// Notes that an entry is about to be handled, if it is the member's. Answers the count before,
+/// or -1.
+pub(crate) const BEGIN: &str = "\
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not pending or pending[2] ~= ARGV[2] then
+  return -1
+end
+local count = string.format('%d', pending[4] + 1000000)
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'RETRYCOUNT', count, 'JUSTID')
+return pending[4]
+";
+
 /// Makes the entries that are the member's look as if nobody had touched them since 1970, so
 /// that the next walk of any member takes them. Answers a [`Possession`] for each.
 pub(crate) const RELEASE: &str =

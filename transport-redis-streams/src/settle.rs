@@ -1,7 +1,9 @@
+mod forward;
+
 use std::fmt;
 use std::sync::Arc;
 
-use polybus_core::transport::{AckToken, Settlement, Settler};
+use polybus_core::transport::{AckToken, Outgoing, Settlement, Settler};
 use polybus_core::{Error, ErrorKind, Result};
 
 use crate::client::{Cmd, Pipeline, Value};
@@ -172,6 +174,14 @@ impl Settler for RedisSettler {
             .into_iter()
             .map(|result| result.unwrap_or_else(missing))
             .collect()
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        self.forward_all(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.note_start(token).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {

@@ -71,6 +71,10 @@ impl Transport for RedisTransport {
             .with_creates_topics()
             .with_discovery()
             .with_transactions()
+            .with_forward()
+            .with_begin()
+            .with_browse()
+            .with_purge()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {

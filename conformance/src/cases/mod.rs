@@ -10,6 +10,7 @@ mod groups;
 mod order;
 mod pressure;
 mod publishing;
+mod replacing;
 mod settling;
 mod start;
 mod transactions;
@@ -55,6 +56,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         undecodable::CASES,
         pressure::CASES,
         admin::CASES,
+        replacing::CASES,
         faults::CASES,
     ];
     THEMES.iter().copied().flatten()

@@ -1,5 +1,6 @@
 //! The memory transport with a flaw built in.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -24,7 +25,11 @@ pub(crate) struct FlawedTransport {
     inner: MemoryTransport,
     flaw: Flaw,
     passed: Arc<AtomicUsize>,
+    starts: Starts,
 }
+
+/// How many times a start was noted, by topic and offset.
+type Starts = Arc<Mutex<HashMap<(u32, u64), u32>>>;
 
 pub(crate) struct FlawedPublisher {
     inner: MemoryPublisher,
@@ -45,7 +50,8 @@ pub(crate) struct FlawedSettler {
     flaw: Flaw,
     delivered: Arc<Mutex<Vec<(Topic, Position, AckToken)>>>,
     between: Arc<tokio::sync::Mutex<()>>,
-    broker: MemoryTransport,
+    starts: Starts,
+    transport: MemoryTransport,
 }
 
 pub(crate) struct FlawedAdmin {
@@ -59,6 +65,7 @@ impl FlawedTransport {
             inner,
             flaw,
             passed: Arc::default(),
+            starts: Arc::default(),
         }
     }
 
@@ -77,7 +84,7 @@ impl Transport for FlawedTransport {
     type Admin = FlawedAdmin;
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.inner.capabilities().with_begin()
     }
 
     async fn publisher(&self) -> Result<FlawedPublisher> {
@@ -107,7 +114,8 @@ impl Transport for FlawedTransport {
                 flaw: self.flaw,
                 delivered: Arc::default(),
                 between: Arc::default(),
-                broker: self.inner.clone(),
+                starts: self.starts.clone(),
+                transport: self.inner.clone(),
             },
             transport: self.clone(),
         };
@@ -474,7 +482,7 @@ impl Settler for FlawedSettler {
         let Some(inner) = self.inner.get() else {
             return Err(Error::new(ErrorKind::Stale, "never joined"));
         };
-        let apart = self.broker.publisher().await?;
+        let apart = self.transport.publisher().await?;
         match self.flaw {
             Flaw::PublishesWithoutSettling => apart.publish_together(batch).await,
             Flaw::SettlesBeforePublishing => {
@@ -496,6 +504,39 @@ impl Settler for FlawedSettler {
     fn is_current(&self, token: AckToken) -> bool {
         self.flaw != Flaw::NothingIsCurrent
             && self.inner.get().is_none_or(|inner| inner.is_current(token))
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let Some(inner) = self.inner.get() else {
+            let stale = || Err(Error::new(ErrorKind::Stale, "never joined"));
+            return batch.iter().map(|_| stale()).collect();
+        };
+        let letters: Vec<_> = batch.iter().map(|(_, letter)| letter.clone()).collect();
+        match self.flaw {
+            Flaw::ForwardsWithoutAck | Flaw::ForwardsTwice => {
+                let publisher = self.transport.publisher().await;
+                let publisher = publisher.expect("memory has publishers");
+                let outcomes = publisher.publish(&letters).await.into_iter();
+                let results = outcomes.map(|outcome| outcome.into_result().map(drop));
+                if self.flaw == Flaw::ForwardsTwice {
+                    let tokens: Vec<_> = batch.iter().map(|(token, _)| *token).collect();
+                    self.ack(&tokens).await;
+                }
+                results.collect()
+            }
+            Flaw::AcksWithoutForwarding => {
+                let acks = batch.iter().map(|(token, _)| (*token, Settlement::Ack));
+                inner.settle(&acks.collect::<Vec<_>>()).await
+            }
+            _ => inner.forward(batch).await,
+        }
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        let mut starts = self.starts.lock().expect("no holder of the lock panics");
+        let noted = starts.entry((token.source, token.id[0])).or_default();
+        *noted += u32::from(self.flaw != Flaw::ForgetsStarts);
+        Ok(noted.saturating_sub(1))
     }
 }
 
@@ -524,5 +565,21 @@ impl Admin for FlawedAdmin {
 
     async fn health(&self) -> Result<()> {
         self.inner.health().await
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        let second = [Position::new(0, 0)];
+        let after = match (self.flaw, after) {
+            (Flaw::BrowsesFromTheSecond, []) => &second[..],
+            (_, after) => after,
+        };
+        self.inner.browse(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        match self.flaw {
+            Flaw::PurgesNothing => Ok(()),
+            _ => self.inner.purge(topic, through).await,
+        }
     }
 }

@@ -50,6 +50,12 @@ pub(crate) enum Flaw {
     SettlesBeforePublishing,
     PublishesWhatIsStale,
     RepeatsSteps,
+    ForwardsWithoutAck,
+    AcksWithoutForwarding,
+    ForwardsTwice,
+    ForgetsStarts,
+    BrowsesFromTheSecond,
+    PurgesNothing,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -274,5 +280,38 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         Flaw::RepeatsSteps,
         &["step_made_again_takes_effect_once"],
         "duplicated",
+    ),
+    (
+        Flaw::ForwardsWithoutAck,
+        &["forwarding_stores_and_acknowledges"],
+        "nothing more was to come",
+    ),
+    (
+        Flaw::AcksWithoutForwarding,
+        &["forwarding_stores_and_acknowledges"],
+        "lost",
+    ),
+    (
+        Flaw::ForwardsTwice,
+        &[
+            "forwarding_stores_and_acknowledges",
+            "forwarding_what_was_given_back_is_stale",
+        ],
+        "",
+    ),
+    (
+        Flaw::ForgetsStarts,
+        &["starts_are_counted_over_dead_members"],
+        "starts were noted and 0 are known",
+    ),
+    (
+        Flaw::BrowsesFromTheSecond,
+        &["browsing_reads_everything_and_changes_nothing"],
+        "browsing lost some",
+    ),
+    (
+        Flaw::PurgesNothing,
+        &["purged_records_are_gone"],
+        "after deleting ten there are",
     ),
 ];

@@ -22,6 +22,7 @@
 //! [subscriptions.deal-watch]       # settings of the subscription of this name
 //! concurrency = 64
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
+//! # and outside of the lane: retry = { .., delayed = { pauses = ["1m", "10m"] } }
 //! ```
 //!
 //! # The environment
@@ -36,6 +37,7 @@
 //! key that the file has may be spelled in upper case, and with `_` for `-`.
 
 mod build;
+mod delayed;
 mod deserialize;
 mod environment;
 mod fault;
@@ -54,6 +56,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
 pub(crate) use model::RouteOrigins;
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};

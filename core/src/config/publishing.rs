@@ -106,6 +106,10 @@ impl PublishConfig {
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
         }
+        if self.retry.delayed.is_some() {
+            let what = "is for subscriptions: what is published waits in its place".to_owned();
+            return Some((&["retry", "delayed"], what));
+        }
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             let what = "must be longer than an answer takes, so not zero".to_owned();
             return Some((&["timeout"], what));

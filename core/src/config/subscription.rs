@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
+use super::delayed::DelayedRetry;
 use super::fields;
 use crate::topic::TopicPrefix;
 use crate::transport::Start;
@@ -87,6 +88,14 @@ impl SubscriptionConfig {
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
         }
+        if let Some((key, what)) = self
+            .retry
+            .delayed
+            .as_ref()
+            .and_then(|delayed| delayed.contradiction(self.retry.max_attempts))
+        {
+            return Some((key, what));
+        }
         if self.takeover_after.is_zero() {
             let what = "must be longer than any handler takes, so not zero";
             return Some((&["takeover_after"], what.to_owned()));
@@ -148,6 +157,9 @@ pub struct RetryConfig {
     /// The longest pause. Default: 30 s.
     #[serde(deserialize_with = "fields::duration")]
     pub max: Duration,
+    /// Long pauses, which an event makes in a topic of its own while later events of its key go
+    /// on. Default: none.
+    pub delayed: Option<DelayedRetry>,
 }
 
 impl Default for RetryConfig {
@@ -156,6 +168,7 @@ impl Default for RetryConfig {
             max_attempts: 5,
             base: Duration::from_millis(200),
             max: Duration::from_secs(30),
+            delayed: None,
         }
     }
 }

@@ -185,7 +185,7 @@ impl<V: IntoVerdicts, E: Into<BoxError>> IntoVerdicts for Result<V, E> {
 
 /// One failure for every entry.
 pub(crate) fn all_failed(failure: &Failure, count: usize) -> Vec<Handled> {
-    (0..count).map(|_| Err(failure.copy())).collect()
+    (0..count).map(|_| Err(failure.clone())).collect()
 }
 
 /// An async function that handles several events at once.

@@ -1,6 +1,7 @@
 //! Handlers: plain async functions whose arguments are extractors.
 
 mod batch;
+mod classify;
 mod extract;
 mod set;
 mod verdict;
@@ -12,10 +13,11 @@ use futures::future::BoxFuture;
 
 pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
+pub use classify::{Classifiers, ErrorClass};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
 pub(crate) use set::Registered;
 pub use set::{HandlerSet, HandlerSetBuilder};
-pub use verdict::{Failure, Handled, IntoVerdict, Permanent, Verdict};
+pub use verdict::{Failure, FailureKind, Handled, IntoVerdict, Permanent, Verdict};
 
 use crate::event::TypeInfo;
 use crate::transport::Delivery;

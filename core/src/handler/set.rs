@@ -223,6 +223,12 @@ impl HandlerSet {
         Some((index, &self.handlers[index]))
     }
 
+    /// What the handler of an event type takes: the type or pattern it was registered for.
+    pub(crate) fn takes(&self, event_type: &str) -> Option<&str> {
+        let found = self.by_pattern.find(event_type);
+        found.map(|(pattern, _)| pattern.as_str())
+    }
+
     /// A handler by its index.
     pub(crate) fn registered(&self, index: usize) -> &Registered {
         &self.handlers[index]

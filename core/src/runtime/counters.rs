@@ -39,6 +39,8 @@ counters! {
     unhandled,
     /// Attempts that failed and were followed by another.
     retried,
+    /// Attempts that failed and are followed by another after a long pause, outside of the lane.
+    delayed,
     /// Events put away as dead letters.
     dead_lettered,
     /// Records that were no events.

@@ -1,5 +1,6 @@
 mod batching;
 mod decide;
+mod suspects;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,16 +15,19 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
-use super::batch::{BatchLimits, Batches, RunningBatch};
+use self::suspects::Suspicion;
+use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
 use super::control::Arrivals;
-use super::dead_letter::{DeadLetters, Held};
-use super::job::{Job, Working};
+use super::dead_letter::{DeadLetters, Held, Reason};
+use super::job::{Job, Trial, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
 use crate::event::on_behalf_of;
-use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
+use crate::handler::{
+    CallInfo, Classifiers, Failure, FailureKind, Handled, HandlerSet, Registered,
+};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
 
@@ -40,6 +44,8 @@ pub struct Consumer {
     pub settings: SubscriptionConfig,
     /// The handlers.
     pub handlers: Arc<HandlerSet>,
+    /// Which errors of handlers are worth another try.
+    pub classifiers: Classifiers,
     /// When batches of events are handed to batch handlers.
     pub batch: BatchLimits,
     /// What it reads.
@@ -94,6 +100,7 @@ struct Engine {
     group: Text,
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
+    classifiers: Classifiers,
     counters: Arc<Counters>,
     control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
@@ -103,6 +110,15 @@ struct Engine {
     dead_letters: Vec<DeadLetters>,
     calls: Vec<CallInfo>,
     named_topics: Vec<Vec<Topic>>,
+    /// The first source of the same transport: events of a key share a lane, those that were put
+    /// off too.
+    lane_sources: Vec<usize>,
+    /// Which events are suspect of ending their process.
+    suspicions: Vec<Suspicion>,
+    /// Suspects that wait until no other one runs.
+    suspects: VecDeque<Job>,
+    /// A suspect runs, or is about to.
+    trial: bool,
     /// The readers that do not read at the moment.
     readers: Vec<Reader>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
@@ -132,6 +148,7 @@ impl Engine {
             group: consumer.group,
             settings: consumer.settings,
             handlers: consumer.handlers,
+            classifiers: consumer.classifiers,
             counters: consumer.counters,
             control: consumer.control,
             observer: consumer.observer,
@@ -140,6 +157,10 @@ impl Engine {
             dead_letters: Vec::new(),
             calls: Vec::new(),
             named_topics: Vec::new(),
+            lane_sources: Vec::new(),
+            suspicions: Vec::new(),
+            suspects: VecDeque::new(),
+            trial: false,
             readers: Vec::new(),
             reads: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
@@ -155,25 +176,38 @@ impl Engine {
             stopping: false,
             error: None,
         };
-        for (index, source) in consumer.sources.into_iter().enumerate() {
-            let token = engine.shutdown.token();
-            let mut call = CallInfo::new(engine.name.clone(), source.transport.clone(), token);
-            call.migrations = engine.handlers.migrations().cloned();
-            engine.calls.push(call);
-            engine
-                .settlements
-                .push(Settlements::new(index, source.subscriber.settler()));
-            engine.dead_letters.push(DeadLetters::new(
-                source.transport,
-                source.prefix,
-                source.publisher,
-                source.admin,
-                Arc::clone(&engine.control),
-            ));
-            engine.readers.push(Reader::new(index, source.subscriber));
-            engine.named_topics.push(source.topics);
+        for source in consumer.sources {
+            engine.add(source);
         }
         engine
+    }
+
+    fn add(&mut self, source: Source) {
+        let index = self.readers.len();
+        let can = source.capabilities;
+        let settler = source.subscriber.settler();
+        let same = |call: &CallInfo| call.transport == source.transport;
+        let lane_source = self.calls.iter().position(same).unwrap_or(index);
+        self.lane_sources.push(lane_source);
+        let suspicion = Suspicion::new(can, self.settings.retry.max_attempts);
+        self.suspicions.push(suspicion);
+        let token = self.shutdown.token();
+        let transport = source.transport.clone();
+        let mut call = CallInfo::new(self.name.clone(), transport, token);
+        call.migrations = self.handlers.migrations().cloned();
+        self.calls.push(call);
+        self.dead_letters.push(DeadLetters {
+            transport: source.transport,
+            prefix: source.prefix,
+            publisher: source.publisher,
+            admin: source.admin,
+            forwarder: can.forward.then(|| settler.clone()),
+            control: Arc::clone(&self.control),
+            ensured: Arc::default(),
+        });
+        self.settlements.push(Settlements::new(index, settler));
+        self.readers.push(Reader::new(index, source.subscriber));
+        self.named_topics.push(source.topics);
     }
 
     async fn run(&mut self) {
@@ -266,6 +300,8 @@ impl Engine {
             arrival,
             lane: None,
             attempt: delivery.attempt(),
+            failed_at: None,
+            trial: Trial::None,
             delivery,
         };
         if self.stopping {
@@ -286,6 +322,7 @@ impl Engine {
         match self.settings.ordering {
             Ordering::Key => {
                 let topic = delivery.topic().name();
+                let source = self.lane_sources[source];
                 delivery
                     .key()
                     .map(|key| self.lanes.lane(source, topic, key))
@@ -294,13 +331,17 @@ impl Engine {
         }
     }
 
-    /// Whether a topic that discovery found holds the subscription's own dead letters: handling
-    /// them would put them away again, and again.
+    /// Whether a topic that discovery found holds the subscription's own dead letters, or events
+    /// that wait for their next attempt: handling them would put them away again, and again.
     fn is_own_dead_letter(&self, job: &Job) -> bool {
         let topic = job.delivery.topic();
+        let delayed = self.settings.retry.delayed.as_ref();
         let prefix = &self.dead_letters[job.source].prefix;
-        self.settings.dead_letter.covers(topic, prefix)
-            && !self.named_topics[job.source].contains(topic)
+        let covered = self.settings.dead_letter.covers(topic, prefix)
+            || delayed.is_some_and(|delayed| delayed.topic.covers(topic, prefix));
+        // A source of its own reads what waits: what somebody put there by hand is handled.
+        let named = &self.named_topics[job.source];
+        covered && !named.contains(topic) && self.lane_sources[job.source] == job.source
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
@@ -317,6 +358,10 @@ impl Engine {
                 self.release(job);
                 continue;
             }
+            if self.is_suspect(&job) {
+                self.try_suspect(job);
+                continue;
+            }
             if let Some(mut work) = self.start(job) {
                 match Pin::new(&mut work).poll(context) {
                     Poll::Ready((job, handled)) => self.on_handled(job, handled),
@@ -331,17 +376,25 @@ impl Engine {
         let event = match job.delivery.event() {
             Ok(event) => event,
             Err(undecodable) => {
-                let reason = format!("not an event: {}", undecodable.error);
+                let (kind, text) = (
+                    FailureKind::Undecodable,
+                    format!("not an event: {}", undecodable.error),
+                );
                 self.counters.undecodable(1);
-                self.dead_letter(job, &reason);
+                self.dead_letter(job, Reason { kind, text: &text });
                 return None;
             }
         };
         let handlers = Arc::clone(&self.handlers);
         let handler = match handlers.find(event) {
             Some((_, Registered::One(handler))) => handler,
-            Some((index, Registered::Batch(_))) => {
-                self.collect(index, job);
+            Some((handler, Registered::Batch(_))) => {
+                if job.trial == Trial::Running {
+                    let jobs = vec![job];
+                    self.start_batch(Collected { handler, jobs });
+                } else {
+                    self.collect(handler, job);
+                }
                 return None;
             }
             None => {
@@ -422,7 +475,9 @@ impl Engine {
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
         let collected = self.batches.drain();
-        for job in ready.into_iter().chain(waiting).chain(collected) {
+        let suspects = std::mem::take(&mut self.suspects);
+        let all = ready.into_iter().chain(waiting).chain(suspects);
+        for job in all.chain(collected) {
             self.release(job);
         }
     }

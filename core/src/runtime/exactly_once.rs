@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{Consumer, Control, Counters, Finished, Observer, Progress, Shutdown, Step};
 use crate::backoff;
 use crate::config::{Ordering, SubscriptionConfig};
-use crate::handler::{CallInfo, HandlerSet};
+use crate::handler::{CallInfo, Classifiers, HandlerSet};
 use crate::middleware::Prepare;
 use crate::topic::TopicPrefix;
 use crate::transport::{
@@ -47,6 +47,7 @@ struct Work {
     group: Text,
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
+    classifiers: Classifiers,
     counters: Arc<Counters>,
     control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
@@ -94,6 +95,7 @@ impl ExactlyOnce {
             group: consumer.group,
             settings: consumer.settings,
             handlers: consumer.handlers,
+            classifiers: consumer.classifiers,
             counters: consumer.counters,
             control: consumer.control,
             observer: consumer.observer,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::lanes::LaneId;
+use crate::Timestamp;
 use crate::event::on_behalf_of;
 use crate::handler::{Failure, Handled};
 use crate::transport::Delivery;
@@ -21,7 +22,22 @@ pub(super) struct Job {
     pub(super) lane: Option<LaneId>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
+    /// When it failed first, in this process.
+    pub(super) failed_at: Option<Timestamp>,
+    /// What is known of whether it ends its process.
+    pub(super) trial: Trial,
     pub(super) delivery: Delivery,
+}
+
+/// Whether a job may be one that ends its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Nobody asked.
+    None,
+    /// It was noted that it runs, and no other suspect does.
+    Running,
+    /// It ran, and the process lives.
+    Passed,
 }
 
 /// A job and what is being done for it. The job stays within reach, so that it can be released

@@ -37,6 +37,8 @@ pub enum Progress {
     Unhandled,
     /// The attempt failed and another one follows.
     Retried,
+    /// The attempt failed and another one follows after a long pause, outside of the lane.
+    Delayed,
     /// It was put away as a dead letter.
     DeadLettered,
     /// It was given back to its group.
@@ -51,6 +53,7 @@ impl Progress {
             Self::Dropped => "drop",
             Self::Unhandled => "unhandled",
             Self::Retried => "retry",
+            Self::Delayed => "delay",
             Self::DeadLettered => "dead-letter",
             Self::Released => "release",
         }

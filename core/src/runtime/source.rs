@@ -8,8 +8,8 @@ use super::{Control, Shutdown};
 use crate::backoff;
 use crate::topic::TopicPrefix;
 use crate::transport::{
-    AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
-    Subscriber,
+    AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
+    Settlement, Settler, Subscriber,
 };
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -30,6 +30,8 @@ pub struct Source {
     pub publisher: DynPublisher,
     /// Creates the topics of dead letters.
     pub admin: DynAdmin,
+    /// What the transport can do.
+    pub capabilities: Capabilities,
 }
 
 impl fmt::Debug for Source {
@@ -124,6 +126,10 @@ impl Settlements {
 
     pub(super) fn is_current(&self, token: AckToken) -> bool {
         self.settler.is_current(token)
+    }
+
+    pub(super) fn settler(&self) -> &DynSettler {
+        &self.settler
     }
 
     pub(super) fn push(&mut self, token: AckToken, settlement: Settlement) {

@@ -29,6 +29,15 @@ pub struct Capabilities {
     /// What a group has done and the events that come of it can be stored all or none
     /// ([`Settler::settle_together`](super::Settler::settle_together)).
     pub exactly_once: bool,
+    /// [`Settler::forward`](super::Settler::forward) stores and acknowledges in one step.
+    pub forward: bool,
+    /// [`Settler::begin`](super::Settler::begin) notes what is about to be handled, so that an
+    /// event that ends its process is found out.
+    pub begin: bool,
+    /// [`Admin::browse`](super::Admin::browse) reads a topic without a group.
+    pub browse: bool,
+    /// [`Admin::purge`](super::Admin::purge) deletes what a topic holds.
+    pub purge: bool,
 }
 
 impl Capabilities {
@@ -45,6 +54,10 @@ impl Capabilities {
             discovery: false,
             transactions: false,
             exactly_once: false,
+            forward: false,
+            begin: false,
+            browse: false,
+            purge: false,
         }
     }
 
@@ -115,6 +128,34 @@ impl Capabilities {
     #[must_use]
     pub const fn with_exactly_once(mut self) -> Self {
         self.exactly_once = true;
+        self
+    }
+
+    /// A record is stored and a delivery acknowledged in one step.
+    #[must_use]
+    pub const fn with_forward(mut self) -> Self {
+        self.forward = true;
+        self
+    }
+
+    /// What is about to be handled can be noted.
+    #[must_use]
+    pub const fn with_begin(mut self) -> Self {
+        self.begin = true;
+        self
+    }
+
+    /// Topics can be read without a group.
+    #[must_use]
+    pub const fn with_browse(mut self) -> Self {
+        self.browse = true;
+        self
+    }
+
+    /// What topics hold can be deleted.
+    #[must_use]
+    pub const fn with_purge(mut self) -> Self {
+        self.purge = true;
         self
     }
 }

@@ -8,6 +8,7 @@ pub struct Delivery {
     topic: Topic,
     position: Position,
     attempt: u32,
+    earlier: u32,
     headers: Headers,
     content: Result<Event, Box<Undecodable>>,
     /// The record of an event that a format read.
@@ -33,6 +34,7 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers,
             content: Ok(event),
             record: None,
@@ -53,6 +55,7 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers: Headers::new(),
             content,
             record: None,
@@ -85,6 +88,14 @@ impl Delivery {
         self
     }
 
+    /// Sets how many attempts were made before the event came to where it was delivered from: it
+    /// failed elsewhere, and was stored for a later attempt.
+    #[must_use]
+    pub fn with_earlier_attempts(mut self, attempts: u32) -> Self {
+        self.earlier = attempts;
+        self
+    }
+
     /// Sets the headers beside the event's attributes.
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
@@ -109,6 +120,12 @@ impl Delivery {
 
     /// How many times it has been delivered or tried, this time included: 1 is the first.
     pub fn attempt(&self) -> u32 {
+        self.earlier.saturating_add(self.attempt)
+    }
+
+    /// How many times it has been delivered from where it was, this time included: the attempt
+    /// without those that were made elsewhere.
+    pub fn deliveries(&self) -> u32 {
         self.attempt
     }
 

@@ -47,6 +47,13 @@ impl DynPublisher {
     }
 }
 
+impl DynSubscriber {
+    /// Erases a subscriber's type.
+    pub fn new(subscriber: impl Subscriber) -> Self {
+        Self(Box::new(subscriber))
+    }
+}
+
 impl Transport for DynTransport {
     type Publisher = DynPublisher;
     type Subscriber = DynSubscriber;
@@ -119,6 +126,14 @@ impl Settler for DynSettler {
     fn is_current(&self, token: AckToken) -> bool {
         self.0.is_current(token)
     }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        self.0.forward(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.0.begin(token).await
+    }
 }
 
 impl Admin for DynAdmin {
@@ -136,6 +151,14 @@ impl Admin for DynAdmin {
 
     async fn health(&self) -> Result<()> {
         self.0.health().await
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        self.0.browse(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.0.purge(topic, through).await
     }
 }
 
@@ -158,9 +181,8 @@ impl<T: Transport> ErasedTransport for T {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber> {
-        Ok(DynSubscriber(Box::new(
-            Transport::subscribe(self, subscription).await?,
-        )))
+        let subscriber = Transport::subscribe(self, subscription).await?;
+        Ok(DynSubscriber::new(subscriber))
     }
 
     fn admin(&self) -> DynAdmin {
@@ -223,6 +245,8 @@ trait ErasedSettler: Send + Sync {
     async fn settle_together(&self, acks: &[AckToken], batch: &[Outgoing])
     -> Result<Vec<Position>>;
     fn is_current(&self, token: AckToken) -> bool;
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>>;
+    async fn begin(&self, token: AckToken) -> Result<u32>;
 }
 
 #[async_trait]
@@ -242,6 +266,14 @@ impl<S: Settler> ErasedSettler for S {
     fn is_current(&self, token: AckToken) -> bool {
         Settler::is_current(self, token)
     }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        Settler::forward(self, batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        Settler::begin(self, token).await
+    }
 }
 
 #[async_trait]
@@ -250,6 +282,8 @@ trait ErasedAdmin: Send + Sync {
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
     async fn health(&self) -> Result<()>;
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>>;
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()>;
 }
 
 #[async_trait]
@@ -268,6 +302,14 @@ impl<A: Admin> ErasedAdmin for A {
 
     async fn health(&self) -> Result<()> {
         Admin::health(self).await
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        Admin::browse(self, topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        Admin::purge(self, topic, through).await
     }
 }
 

@@ -238,6 +238,56 @@ pub trait Settler: Send + Sync + 'static {
         let _ = token;
         true
     }
+
+    /// Stores records, each in the place of a delivery that is acknowledged by the same step of
+    /// the server: both happen or neither does ([`Capabilities::forward`]). Returns one result
+    /// for each, in the order of the input.
+    ///
+    /// Forwarding again is harmless: for a delivery that has been settled it is `Ok`, and nothing
+    /// is stored.
+    ///
+    /// # Errors
+    ///
+    /// For each item on its own: [`Stale`](crate::ErrorKind::Stale) if the event belongs to
+    /// another member by now; [`Unsupported`](crate::ErrorKind::Unsupported) without the
+    /// capability, or if the server can't do it in one step for this pair of topics; those of
+    /// [`Publisher::publish`]. Nothing was stored nor acknowledged, unless the error's
+    /// [effect](crate::Error::effect) is unknown.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have forwarded any part of the batch.
+    fn forward(
+        &self,
+        batch: &[(AckToken, Outgoing)],
+    ) -> impl Future<Output = Vec<Result<()>>> + Send {
+        let results = batch
+            .iter()
+            .map(|_| Err(admin::unsupported("forward")))
+            .collect();
+        async { results }
+    }
+
+    /// Notes on the server that the handler of a delivery is about to start, and returns how
+    /// many times that was noted before, by whichever member ([`Capabilities::begin`]).
+    ///
+    /// Asked for what may have ended the process of a member that had it: if it does so again,
+    /// the next member knows. One delivery of a subscriber at a time; the note of one may replace
+    /// that of another of the same topic and partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`](crate::ErrorKind::Stale) if the event belongs to another member by now;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability; a retryable error
+    /// if the server can't be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have noted it.
+    fn begin(&self, token: AckToken) -> impl Future<Output = Result<u32>> + Send {
+        let _ = token;
+        async { Err(admin::unsupported("begin")) }
+    }
 }
 
 /// What becomes of a delivery on its server.

@@ -1,4 +1,7 @@
 use std::fmt;
+use std::str::FromStr;
+
+use crate::{Error, ErrorKind};
 
 /// Where an event stands in its topic. Positions of one partition are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,5 +52,44 @@ impl fmt::Display for Position {
         write!(f, "{}:{}", self.partition, self.offset)?;
         self.sequence
             .map_or(Ok(()), |sequence| write!(f, "-{sequence}"))
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let read = || {
+            let (partition, rest) = text.split_once(':')?;
+            let partition = partition.parse().ok()?;
+            match rest.split_once('-') {
+                None => Some(Self::new(partition, rest.parse().ok()?)),
+                Some((milliseconds, sequence)) => Some(Self::with_sequence(
+                    partition,
+                    milliseconds.parse().ok()?,
+                    sequence.parse().ok()?,
+                )),
+            }
+        };
+        read().ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("`{text}` is no position"))
+                .with_note("write `partition:offset`, or `partition:milliseconds-sequence`")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        for position in [Position::new(3, 17), Position::with_sequence(0, 1_700, 2)] {
+            assert_eq!(position.to_string().parse::<Position>().unwrap(), position);
+        }
+        for text in ["", "1", "1:", ":1", "a:1", "1:2-", "1:2-x", "-1:2"] {
+            assert!(text.parse::<Position>().is_err(), "{text}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Origin;
 const UNREADABLE: &str = "(a name that is not UTF-8)";
 
 /// A record as a delivery: an event in binary or structured mode, or the bytes that are none.
-pub(super) fn delivery(
+pub(crate) fn delivery(
     message: &BorrowedMessage<'_>,
     topic: &Topic,
     token: AckToken,

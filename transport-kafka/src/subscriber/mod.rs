@@ -3,14 +3,16 @@
 mod commits;
 mod committer;
 mod context;
-mod decode;
+pub(crate) mod decode;
 mod handover;
 mod member;
+mod probation;
 mod reading;
 mod shared;
 mod start;
 mod steps;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::member::Plan;
+pub(crate) use self::probation::Probation;
 pub(crate) use self::shared::Shared;
 use self::shared::{Limits, Received};
 pub(crate) use self::steps::Steps;
@@ -32,6 +35,9 @@ use crate::settle::KafkaSettler;
 
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long taking the marks away may hold up leaving a group.
+const MARKS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Reads as one member of a group.
 ///
@@ -46,6 +52,9 @@ const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaSubscriber {
     shared: Arc<Shared>,
     origin: Origin,
+    probation: Probation,
+    /// Received, and not handed out yet.
+    received: VecDeque<Delivery>,
     left: Option<oneshot::Receiver<Result<()>>>,
     ended: Option<oneshot::Receiver<()>>,
     /// For a subscription that is exactly-once.
@@ -89,6 +98,9 @@ impl KafkaSubscriber {
             }
             false => None,
         };
+        let marks = client::marking(&config, name, &subscription.group);
+        let within = config.operation_deadline;
+        let probation = Probation::new(marks, origin.clone(), within);
         let plan = Plan {
             client: client::member(&config, name, &subscription.group, instance),
             config,
@@ -103,6 +115,8 @@ impl KafkaSubscriber {
         let subscriber = Self {
             shared,
             origin,
+            probation,
+            received: VecDeque::new(),
             left: Some(left),
             ended: Some(ended),
             steps,
@@ -138,9 +152,19 @@ impl Subscriber for KafkaSubscriber {
 
     async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
         loop {
+            if !self.received.is_empty() {
+                // They stay until they are handed out: a dropped call loses none.
+                self.probation.admit(&self.received).await;
+                let count = max.clamp(1, self.received.len());
+                let handed = self.received.drain(..count);
+                return Ok(handed.map(|it| self.probation.told(it)).collect());
+            }
             let arrived = self.shared.arrived.notified();
             match self.shared.receive(max) {
-                Received::Deliveries(deliveries) => return Ok(deliveries),
+                Received::Deliveries(deliveries) if self.probation.covers(&deliveries) => {
+                    return Ok(deliveries);
+                }
+                Received::Deliveries(deliveries) => self.received.extend(deliveries),
                 Received::Error(error) => return Err(error),
                 Received::Ended => return Err(self.ended("recv")),
                 Received::Nothing => arrived.await,
@@ -149,11 +173,15 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn settler(&self) -> KafkaSettler {
-        let (shared, steps) = (Arc::clone(&self.shared), self.steps.clone());
-        KafkaSettler::new(shared, self.origin.clone(), steps)
+        let (shared, probation) = (Arc::clone(&self.shared), self.probation.clone());
+        KafkaSettler::new(shared, probation, self.origin.clone(), self.steps.clone())
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {
+        // While the partitions are still this member's: the next one has marks of its own. Without
+        // an answer they stay, which costs the next one some care and nothing else.
+        let soon = deadline.min(Instant::now() + MARKS_DEADLINE);
+        let _ = timeout_at(soon, self.probation.leave(&self.shared)).await;
         self.shared.order_to_leave(deadline.into_std());
         let (Some(left), Some(ended)) = (self.left.take(), self.ended.take()) else {
             return Ok(());
@@ -181,5 +209,6 @@ impl Drop for KafkaSubscriber {
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + DROPPED_DEADLINE;
         self.shared.order_to_leave(deadline);
+        self.probation.end();
     }
 }

@@ -130,6 +130,13 @@ impl Log {
         &self.records[(offset - self.base) as usize]
     }
 
+    /// The records from an offset on, with theirs.
+    pub(crate) fn records_from(&self, offset: u64) -> impl Iterator<Item = (u64, &Record)> {
+        let skipped = offset.saturating_sub(self.base);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        (self.base..).zip(&self.records).skip(skipped)
+    }
+
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
     }

@@ -1,6 +1,7 @@
 //! Topics, groups and members, and what happens between them.
 
 use std::collections::{HashMap, VecDeque};
+use std::slice;
 use std::sync::Arc;
 
 use polybus_core::topic::TopicPattern;
@@ -239,6 +240,71 @@ impl State {
             }
         }
         results
+    }
+
+    /// Stores a record and acknowledges the delivery that it takes the place of. `false`, and
+    /// nothing done, if there is no room for it.
+    pub(crate) fn forward(
+        &mut self,
+        member: MemberId,
+        (token, outgoing): &(AckToken, Outgoing),
+        progress: &mut Progress,
+        now: Timestamp,
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) -> Result<bool, Stale> {
+        // What is not held was settled before, or is stale.
+        if self.holds(member, *token) {
+            let (batch, progress) = (slice::from_ref(outgoing), slice::from_mut(progress));
+            if !self.append(batch, progress, now, trimmed, wakes) {
+                return Ok(false);
+            }
+        }
+        let settled = self.settle(member, &[(*token, Settlement::Ack)], wakes);
+        let settled: Result<Vec<()>, Stale> = settled.into_iter().collect();
+        settled.map(|_| true)
+    }
+
+    /// What a topic holds behind an offset.
+    pub(crate) fn browse(
+        &self,
+        topic: &str,
+        from: u64,
+        mut deliver: impl FnMut(Taken<'_>) -> bool,
+    ) {
+        let Some(topic) = self.find(topic) else {
+            return;
+        };
+        // No member's token: it settles nothing.
+        let token = AckToken::new(u32::MAX, 0, [0, 0]);
+        for (offset, record) in topic.log.records_from(from) {
+            let taken = Taken {
+                token,
+                topic: &topic.topic,
+                offset,
+                attempt: 1,
+                record,
+            };
+            if !deliver(taken) {
+                return;
+            }
+        }
+    }
+
+    /// Removes everything before an offset of a topic.
+    pub(crate) fn purge(
+        &mut self,
+        topic: &str,
+        bound: u64,
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) {
+        let Some(id) = self.topics_by_name.get(topic).copied() else {
+            return;
+        };
+        for cursor in self.topics[id.index()].purge(bound, trimmed) {
+            self.signal(id, cursor, wakes);
+        }
     }
 
     /// Whether a delivery is with a member and not settled.

@@ -60,6 +60,21 @@ impl TopicState {
         }
     }
 
+    /// Removes everything before an offset. The cursors for which events became available.
+    pub(crate) fn purge(&mut self, bound: u64, trimmed: &mut Vec<Record>) -> Vec<usize> {
+        let bound = bound.min(self.log.end());
+        let mut available = Vec::new();
+        for (index, (_, cursor)) in self.cursors.iter_mut().enumerate() {
+            if cursor.settle_before(&self.log, bound) {
+                available.push(index);
+            }
+        }
+        while let Some(record) = self.log.trim_one(bound) {
+            trimmed.push(record);
+        }
+        available
+    }
+
     /// The index of a group's cursor, which is made if there is none.
     pub(crate) fn cursor(&mut self, group: GroupId, start: Start) -> usize {
         let known = self.cursors.iter().position(|(id, _)| *id == group);

@@ -11,6 +11,8 @@ mod entries;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod forwarding;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;

@@ -31,7 +31,8 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "[subscriptions.a]\nretry = { attempts = 3 }",
         "polybus.toml:4: subscriptions.a.retry.attempts: unknown key; \
-         known: max_attempts, base, max",
+         known: max_attempts, base, max, \
+             delayed",
     );
     check(
         "[route]\npattern = 'a'",
@@ -228,6 +229,16 @@ fn values_that_contradict_each_other_name_both() {
         (
             "[subscriptions.a]\nretry = { max = '1ms' }",
             "polybus.toml:4: subscriptions.a.retry.base: 200ms is over `max`, which is 1ms",
+        ),
+        (
+            "[subscriptions.a]\nretry = { delayed = { pauses = ['2m', '1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed.pauses: must ascend: each event takes \
+             them one after the other",
+        ),
+        (
+            "[subscriptions.a]\nretry = { max_attempts = 3, delayed = { pauses = ['1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed.after_attempts: 3 leaves no attempt for \
+             the pauses, as `max_attempts` is 3",
         ),
         (
             "[subscriptions.a]\nhandler_timeout = '0s'",

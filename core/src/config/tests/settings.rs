@@ -87,6 +87,7 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.retry.max_attempts, 5);
     assert_eq!(subscription.retry.base, Duration::from_millis(200));
     assert_eq!(subscription.retry.max, Duration::from_secs(30));
+    assert_eq!(subscription.retry.delayed, None);
     let none = TopicPrefix::default();
     let dead_letters = subscription.dead_letter.topic(&Topic::new("users"), &none);
     assert_eq!(dead_letters, Some(Topic::new("users.dlq")));
@@ -116,7 +117,7 @@ fn every_setting_can_be_set() {
         concurrency = 1
         ordering = "none"
         start = "now"
-        retry = { max_attempts = 1, base = "0s", max = "1h" }
+        retry = { max_attempts = 9, base = "0s", max = "1h", delayed = { pauses = ["2h", "1d"], after_attempts = 2, topic = "{pause}.{group}.{topic}" } }
         dead_letter = false
         unhandled = "dead_letter"
         max_in_flight = 1
@@ -139,7 +140,14 @@ fn every_setting_can_be_set() {
     assert_eq!(subscription.concurrency, 1);
     assert_eq!(subscription.ordering, Ordering::None);
     assert_eq!(subscription.start, Start::Now);
-    assert_eq!(subscription.retry.max_attempts, 1);
+    assert_eq!(subscription.retry.max_attempts, 9);
+    let delayed = subscription.retry.delayed.as_ref().unwrap();
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    assert_eq!(delayed.pauses, [hours(2), hours(24)]);
+    assert_eq!(delayed.after_attempts, 2);
+    let none = TopicPrefix::default();
+    let topic = delayed.topic.fill(&Topic::new("t"), &none, "g", hours(24));
+    assert_eq!(topic, Topic::new("24h.g.t"));
     assert_eq!(subscription.retry.base, Duration::ZERO);
     assert_eq!(subscription.retry.max, Duration::from_secs(3600));
     assert_eq!(subscription.dead_letter, DeadLetter::Off);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{Engine, limited};
+use crate::Timestamp;
 use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
@@ -46,7 +47,8 @@ impl Engine {
         let same = |job: &Job| {
             let event = job.delivery.event().ok();
             let found = event.and_then(|event| handlers.find(event));
-            found.is_some_and(|(index, _)| index == handler)
+            let suspect = self.suspicions[job.source].is_of(job);
+            !suspect && found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
             if !self.batches.push(handler, job) {
@@ -124,8 +126,10 @@ impl Engine {
             }
         }
         for mut job in behind.into_iter().rev() {
+            self.end_trial(&mut job);
             self.counters.retried(1);
             self.observe(&job, Progress::Retried);
+            job.failed_at.get_or_insert_with(Timestamp::now);
             job.attempt = job.attempt.saturating_add(1);
             self.lanes.put_back(job);
         }
@@ -137,11 +141,18 @@ impl Engine {
             Ok(Verdict::Ack | Verdict::Drop) => return false,
             Ok(Verdict::DeadLetter { .. }) => true,
             Ok(Verdict::Retry { .. }) => false,
-            Err(failure) => failure.is_permanent(),
+            Err(failure) => self.classifiers.classify(failure.clone()).is_permanent(),
+        };
+        let after = match handled {
+            Ok(Verdict::Retry { after }) => *after,
+            _ => None,
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();
-        let prefix = &self.dead_letters[job.source].prefix;
-        !last || self.settings.dead_letter.topic(topic, prefix).is_none()
+        if last {
+            let prefix = &self.dead_letters[job.source].prefix;
+            return self.settings.dead_letter.topic(topic, prefix).is_none();
+        }
+        self.delay(job, after).is_none()
     }
 }

@@ -13,23 +13,37 @@ use super::{Decided, Work};
 use crate::backoff;
 use crate::config::Unhandled;
 use crate::event::on_behalf_of;
-use crate::handler::{Failure, Handled, Registered, Verdict};
+use crate::handler::{Failure, FailureKind, Handled, Registered, Verdict};
 use crate::middleware::Transaction;
 use crate::runtime::Progress;
-use crate::runtime::dead_letter::{Origin, letter_of};
+use crate::runtime::dead_letter::{Origin, Reason, letter_of};
 use crate::transport::{Admin, Delivery, Outgoing, Settler, TopicSpec};
-use crate::{Error, ErrorKind, Topic};
+use crate::{Error, ErrorKind, Timestamp, Topic};
+
+/// Why an event is tried again or put away.
+pub(super) struct Why {
+    pub(super) kind: FailureKind,
+    pub(super) text: String,
+}
 
 /// What one attempt comes to.
 enum Attempt {
     Decided(Progress, Vec<Outgoing>),
     Again {
         after: Option<Duration>,
-        reason: String,
+        why: Why,
     },
-    DeadLetter(String),
+    DeadLetter(Why),
     /// The subscription stops by it.
     Stop(Error),
+}
+
+/// A dead letter to be made.
+pub(super) struct Letter {
+    pub(super) attempt: u32,
+    /// When it failed first, if that was before.
+    pub(super) failed_at: Option<Timestamp>,
+    pub(super) topic: Topic,
 }
 
 impl Work {
@@ -38,11 +52,12 @@ impl Work {
     pub(super) async fn decide(&self, delivery: &Delivery) -> Option<Decided> {
         let settings = &self.settings;
         let mut attempt = delivery.attempt();
+        let mut failed_at = None;
         loop {
             if self.shutdown.is_requested() || !self.settler.is_current(delivery.token()) {
                 return None;
             }
-            let (after, reason) = match self.attempt(delivery, attempt).await {
+            let (after, why) = match self.attempt(delivery, attempt).await {
                 Attempt::Decided(progress, published) => {
                     return Some(Decided {
                         progress,
@@ -50,26 +65,32 @@ impl Work {
                         published,
                     });
                 }
-                Attempt::Again { after, reason } if attempt < settings.retry.max_attempts => {
-                    (after, reason)
+                Attempt::Again { after, why } if attempt < settings.retry.max_attempts => {
+                    (after, why)
                 }
                 Attempt::Stop(error) => {
                     self.fail(error);
                     return None;
                 }
-                Attempt::DeadLetter(reason) | Attempt::Again { reason, .. } => {
-                    self.control.note_error(&reason);
+                Attempt::DeadLetter(why) | Attempt::Again { why, .. } => {
+                    self.control.note_error(&why.text);
                     if let Some(topic) = self.dead_letter_topic(delivery.topic()) {
-                        return self.put_away(delivery, attempt, topic, &reason).await;
+                        let letter = Letter {
+                            attempt,
+                            failed_at,
+                            topic,
+                        };
+                        return self.put_away(delivery, letter, &why).await;
                     }
-                    tracing::error!(subscription = %self.name, topic = %delivery.topic(), reason,
+                    tracing::error!(subscription = %self.name, topic = %delivery.topic(), reason = why.text,
                         "an event failed for good and the subscription has no dead letters: it is held");
-                    (Some(settings.retry.max), reason)
+                    (Some(settings.retry.max), why)
                 }
             };
             let retry = &settings.retry;
             let pause = after.unwrap_or_else(|| backoff::delay(retry.base, retry.max, attempt));
-            self.pause(delivery, attempt, pause, &reason).await;
+            failed_at.get_or_insert_with(Timestamp::now);
+            self.pause(delivery, attempt, pause, &why.text).await;
             attempt = attempt.saturating_add(1);
         }
     }
@@ -82,7 +103,9 @@ impl Work {
             Ok(event) => event,
             Err(undecodable) => {
                 self.counters.undecodable(1);
-                return Attempt::DeadLetter(format!("not an event: {}", undecodable.error));
+                let text = format!("not an event: {}", undecodable.error);
+                let kind = FailureKind::Undecodable;
+                return Attempt::DeadLetter(Why { kind, text });
             }
         };
         let Some((_, Registered::One(handler))) = self.handlers.find(event) else {
@@ -126,22 +149,27 @@ impl Work {
             other => other,
         };
         transaction.give_up();
+        let said = |text: &str| Why {
+            kind: FailureKind::Verdict,
+            text: text.to_owned(),
+        };
         match verdict {
             Ok(Verdict::Ack | Verdict::Drop) => Attempt::Decided(Progress::Dropped, Vec::new()),
             Ok(Verdict::Retry { after }) => Attempt::Again {
                 after,
-                reason: "the handler asked for it".to_owned(),
+                why: said("the handler asked for it"),
             },
-            Ok(Verdict::DeadLetter { reason }) => Attempt::DeadLetter(reason.to_string()),
+            Ok(Verdict::DeadLetter { reason }) => Attempt::DeadLetter(said(&reason)),
             Err(failure) => {
                 self.control.note_error(&failure);
-                let reason = failure.to_string();
+                let failure = self.classifiers.classify(failure);
+                let why = Why {
+                    kind: failure.kind(),
+                    text: failure.to_string(),
+                };
                 match failure.is_permanent() {
-                    true => Attempt::DeadLetter(reason),
-                    false => Attempt::Again {
-                        after: None,
-                        reason,
-                    },
+                    true => Attempt::DeadLetter(why),
+                    false => Attempt::Again { after: None, why },
                 }
             }
         }
@@ -151,7 +179,10 @@ impl Work {
         let reason = format!("no handler of `{}` takes `{event_type}`", self.name);
         match self.settings.unhandled {
             Unhandled::Ack => Attempt::Decided(Progress::Unhandled, Vec::new()),
-            Unhandled::DeadLetter => Attempt::DeadLetter(reason),
+            Unhandled::DeadLetter => Attempt::DeadLetter(Why {
+                kind: FailureKind::Unhandled,
+                text: reason,
+            }),
             Unhandled::Stop => Attempt::Stop(
                 Error::new(ErrorKind::Handler, reason)
                     .with_topic(delivery.topic().name())
@@ -176,10 +207,14 @@ impl Work {
     pub(super) async fn put_away(
         &self,
         delivery: &Delivery,
-        attempt: u32,
-        topic: Topic,
-        reason: &str,
+        letter: Letter,
+        why: &Why,
     ) -> Option<Decided> {
+        let Letter {
+            attempt,
+            failed_at,
+            topic,
+        } = letter;
         let mut failures = 0;
         let spec = [TopicSpec::new(topic.name())];
         while let Err(error) = self.admin.ensure_topics(&spec).await {
@@ -193,16 +228,22 @@ impl Work {
                 () = sleep(backoff::reconnect(failures)) => {}
             }
         }
+        let event = delivery.event().ok();
         let origin = Origin {
             transport: &self.transport,
             group: &self.group,
             subscription: &self.name,
-            reason,
+            handler: event.and_then(|event| self.handlers.takes(event.event_type())),
+            reason: Reason {
+                kind: why.kind,
+                text: &why.text,
+            },
+            not_before: None,
         };
         Some(Decided {
             progress: Progress::DeadLettered,
             attempt,
-            published: vec![letter_of(delivery, attempt, topic, &origin)],
+            published: vec![letter_of(delivery, attempt, failed_at, topic, &origin)],
         })
     }
 }

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::time::sleep;
 
+use super::attempt::{Letter, Why};
 use super::{Done, Work};
 use crate::backoff;
+use crate::handler::FailureKind;
 use crate::runtime::Progress;
 use crate::transport::{AckToken, Delivery, Outgoing, Position, Settler};
 use crate::{Effect, Error, ErrorKind, Result};
@@ -105,7 +107,7 @@ impl Work {
                 Progress::Dropped => counters.dropped(1),
                 Progress::Unhandled => counters.unhandled(1),
                 Progress::DeadLettered => counters.dead_lettered(1),
-                Progress::Retried | Progress::Released => {}
+                Progress::Retried | Progress::Delayed | Progress::Released => {}
             }
             self.observe(delivery, decided.attempt, decided.progress);
         }
@@ -133,9 +135,16 @@ impl Work {
         let Some(topic) = topic else {
             return Some(part);
         };
-        let reason = format!("what its handler published was refused: {error}");
-        let attempt = decided.attempt;
-        if let Some(letter) = self.put_away(delivery, attempt, topic, &reason).await {
+        let why = Why {
+            kind: FailureKind::Permanent,
+            text: format!("what its handler published was refused: {error}"),
+        };
+        let letter = Letter {
+            attempt: decided.attempt,
+            failed_at: None,
+            topic,
+        };
+        if let Some(letter) = self.put_away(delivery, letter, &why).await {
             *decided = letter;
             parts.push_front(part);
             return None;
