@@ -36,7 +36,7 @@ use crate::settle::KafkaSettler;
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long taking the marks away may hold up leaving a group.
+/// How long a mark may hold up what is to be handed out, or leaving a group.
 const MARKS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Reads as one member of a group.
@@ -99,7 +99,7 @@ impl KafkaSubscriber {
             false => None,
         };
         let marks = client::marking(&config, name, &subscription.group);
-        let within = config.operation_deadline;
+        let within = config.operation_deadline.min(MARKS_DEADLINE);
         let probation = Probation::new(marks, origin.clone(), within);
         let plan = Plan {
             client: client::member(&config, name, &subscription.group, instance),
