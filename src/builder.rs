@@ -7,11 +7,13 @@ use futures::future::try_join_all;
 
 use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
+use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::Validator;
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
+use crate::stores::Stores;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
 use crate::{Error, ErrorKind, Event, Result, Text};
 
@@ -22,6 +24,7 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     validator: Option<Validator>,
+    stores: Stores,
     watch: Option<Watch>,
 }
 
@@ -54,6 +57,7 @@ impl BusBuilder {
             factories,
             in_memory: false,
             validator: None,
+            stores: Stores::default(),
             watch: None,
         }
     }
@@ -96,6 +100,17 @@ impl BusBuilder {
         self
     }
 
+    /// Names a store that keeps which events were handled, for the settings `idempotency` of
+    /// subscriptions: one that is no transport's, as a table of a database.
+    pub fn idempotency_store(
+        mut self,
+        name: impl Into<Text>,
+        store: impl IdempotencyStore,
+    ) -> Self {
+        self.stores.insert(name.into(), Arc::new(store));
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -128,13 +143,21 @@ impl BusBuilder {
             .map(|name| self.connect(&config, name));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
+        for subscription in config.subscriptions.values() {
+            if let Some(idempotency) = &subscription.idempotency {
+                self.stores.find(idempotency, &transports)?;
+            }
+        }
         let publishers = transports.iter();
         let publishers = publishers
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
         let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
         let observer = self.watch.map(|watch| watch.observer);
-        Ok(Bus::new(config, routes, transports, publishing, observer))
+        let stores = self.stores;
+        Ok(Bus::new(
+            config, routes, transports, publishing, stores, observer,
+        ))
     }
 
     async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {

@@ -16,6 +16,7 @@ use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::status::SubscriptionStatus;
+use crate::stores::Stores;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
@@ -37,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) routes: RouteTable,
     pub(crate) transports: BTreeMap<Text, Connected>,
     pub(crate) publishing: Publishing,
+    /// Where it is kept which events were handled.
+    pub(crate) stores: Stores,
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
@@ -74,10 +77,12 @@ impl Bus {
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
+        stores: Stores,
         observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         let inner = Inner {
             publishing,
+            stores,
             config,
             routes,
             transports,

@@ -61,6 +61,7 @@ mod publish;
 mod report;
 mod signal;
 mod status;
+mod stores;
 mod subscription;
 pub mod testing;
 mod topics;
@@ -89,7 +90,7 @@ pub use polybus_core::{
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, handler, middleware, routing, runtime, time, transport,
+    codec, config, event, handler, idempotency, middleware, routing, runtime, time, transport,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

@@ -16,6 +16,7 @@ use crate::runtime::{
     BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
+use crate::stores::InCode;
 use crate::time::IntoDuration;
 use crate::transport::{Start, Subscription as Membership, Transport};
 use crate::{Error, ErrorKind, Result, Text};
@@ -28,7 +29,8 @@ use crate::{Error, ErrorKind, Result, Text};
 pub struct Subscribe<S = ()> {
     bus: Bus,
     name: Text,
-    settings: SubscriptionConfig,
+    pub(crate) settings: SubscriptionConfig,
+    pub(crate) idempotency: InCode,
     handlers: HandlerSetBuilder,
     batch: Result<BatchLimits>,
     state: S,
@@ -41,6 +43,7 @@ impl Subscribe {
             bus,
             name,
             settings,
+            idempotency: InCode::default(),
             handlers: HandlerSetBuilder::new(),
             batch: Ok(BatchLimits::default()),
             state: (),
@@ -55,6 +58,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
             batch,
             state: _,
@@ -63,6 +67,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
             batch,
             state,
@@ -159,12 +164,14 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(mut self) -> Result<Subscription> {
+        let idempotency = self.find_idempotency(&self.bus)?;
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
         if handlers.has_batches() {
             let least = batch.max_events.saturating_mul(2);
             self.settings.max_in_flight = self.settings.max_in_flight.max(least);
         }
+        self.settings.check()?;
         let readings = self.bus.inner.routes.reading(&handlers.interests())?;
         let service = &self.bus.inner.config.service.name;
         let group = self
@@ -185,6 +192,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             settings: self.settings.clone(),
             handlers: Arc::new(handlers),
             batch,
+            idempotency,
             sources: try_join_all(joining).await?,
             counters: Arc::clone(&counters),
             control: Arc::clone(&control),

@@ -30,6 +30,7 @@ pub(crate) enum Need {
     CreatesTopics,
     NoCreatesTopics,
     Discovery,
+    Idempotency,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -110,6 +111,7 @@ impl Need {
             Self::CreatesTopics => has.creates_topics,
             Self::NoCreatesTopics => !has.creates_topics,
             Self::Discovery => has.discovery,
+            Self::Idempotency => has.idempotency,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
@@ -138,6 +140,7 @@ impl fmt::Display for Need {
             Self::CreatesTopics => f.write_str("creates topics"),
             Self::NoCreatesTopics => f.write_str("that do not create topics by themselves"),
             Self::Discovery => f.write_str("discovery"),
+            Self::Idempotency => f.write_str("idempotency"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

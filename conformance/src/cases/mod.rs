@@ -7,6 +7,7 @@ mod crashes;
 mod delivery;
 mod faults;
 mod groups;
+mod idempotency;
 mod order;
 mod pressure;
 mod publishing;
@@ -53,6 +54,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         undecodable::CASES,
         pressure::CASES,
         admin::CASES,
+        idempotency::CASES,
         faults::CASES,
     ];
     THEMES.iter().copied().flatten()

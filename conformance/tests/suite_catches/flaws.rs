@@ -43,6 +43,11 @@ pub(crate) enum Flaw {
     HasNoLag,
     SaysTopicsExist,
     IgnoresPatterns,
+    GrantsTwice,
+    ForgetsWhatIsDone,
+    RenewsNothing,
+    IgnoresFences,
+    ReleasesNothing,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -233,4 +238,29 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         "never: the descriptions are right",
     ),
     (Flaw::IgnoresPatterns, &["topics_are_discovered"], "lost"),
+    (
+        Flaw::GrantsTwice,
+        &["idempotency_grants_a_key_once"],
+        "not granted once",
+    ),
+    (
+        Flaw::ForgetsWhatIsDone,
+        &["idempotency_remembers_what_is_done"],
+        "is Claimed",
+    ),
+    (
+        Flaw::RenewsNothing,
+        &["idempotency_renews_and_releases", "idempotency_is_fenced"],
+        "renewed",
+    ),
+    (
+        Flaw::IgnoresFences,
+        &["idempotency_is_fenced"],
+        "a late holder completed",
+    ),
+    (
+        Flaw::ReleasesNothing,
+        &["idempotency_renews_and_releases"],
+        "is Busy",
+    ),
 ];

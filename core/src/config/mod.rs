@@ -21,6 +21,7 @@
 //! [subscriptions.deal-watch]       # settings of the subscription of this name
 //! concurrency = 64
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
+//! idempotency = { store = "redis", lease = "30s", retain = "7d" }
 //! ```
 //!
 //! # The environment
@@ -39,6 +40,7 @@ mod deserialize;
 mod environment;
 mod fault;
 pub mod fields;
+mod idempotency;
 mod model;
 mod origin;
 mod publishing;
@@ -54,6 +56,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(crate) use fault::nearest;
+pub use idempotency::IdempotencyConfig;
 pub(crate) use model::RouteOrigins;
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
-use super::fields;
+use super::{IdempotencyConfig, fields};
 use crate::transport::Start;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -44,6 +44,8 @@ pub struct SubscriptionConfig {
     /// failed, worth another try. Default: no limit. At most `takeover_after`.
     #[serde(deserialize_with = "fields::optional_duration")]
     pub handler_timeout: Option<Duration>,
+    /// Keeps an event that comes twice from being handled twice. Default: off.
+    pub idempotency: Option<IdempotencyConfig>,
 }
 
 impl Default for SubscriptionConfig {
@@ -59,13 +61,30 @@ impl Default for SubscriptionConfig {
             max_in_flight: 1024,
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
+            idempotency: None,
         }
     }
 }
 
 impl SubscriptionConfig {
+    /// Checks settings that were made in code against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`], naming the first key whose value contradicts another's.
+    pub fn check(&self) -> Result<()> {
+        self.contradiction().map_or(Ok(()), |(keys, what)| {
+            let key = keys.join(".");
+            Err(Error::new(ErrorKind::Config, format!("{key}: {what}")))
+        })
+    }
+
     /// The first key whose value contradicts another's, and how.
     pub(super) fn contradiction(&self) -> Option<(&'static [&'static str], String)> {
+        let idempotency = self.idempotency.as_ref();
+        if let Some(found) = idempotency.and_then(IdempotencyConfig::contradiction) {
+            return Some(found);
+        }
         if self.group.as_ref().is_some_and(Text::is_empty) {
             return Some((&["group"], "is empty".to_owned()));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result};
+use crate::{Error, ErrorKind, Pattern, Result, Text};
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
@@ -13,6 +13,8 @@ pub struct HandlerSet {
     /// The usual way: one hash probe for the types of typed handlers.
     by_type: HashMap<&'static str, usize>,
     handlers: Vec<Registered>,
+    /// What each handler takes first.
+    names: Vec<Text>,
 }
 
 /// A handler of a subscription.
@@ -110,8 +112,12 @@ impl HandlerSetBuilder {
             .into_iter()
             .map(|(name, index)| (Pattern::parse(name), index));
         let mut by_pattern = PatternMap::new();
+        let mut names = vec![Text::default(); self.handlers.len()];
         for (pattern, index) in types.chain(self.patterns) {
             let pattern = pattern?;
+            if names[index].is_empty() {
+                names[index] = pattern.as_str().into();
+            }
             if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
             }
@@ -120,6 +126,7 @@ impl HandlerSetBuilder {
             by_pattern,
             by_type,
             handlers: self.handlers,
+            names,
         })
     }
 }
@@ -146,6 +153,11 @@ impl HandlerSet {
         let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
         let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
         Some((index, &self.handlers[index]))
+    }
+
+    /// A name of each handler that lasts: its pattern, or the first of its event types.
+    pub(crate) fn names(&self) -> &[Text] {
+        &self.names
     }
 
     /// A handler by its index.

@@ -37,6 +37,11 @@ counters! {
     dropped,
     /// Events that no handler takes, acknowledged.
     unhandled,
+    /// Events that had been handled before, acknowledged.
+    duplicates,
+    /// Events that were handled while another one had taken their claim: they may have been
+    /// handled twice.
+    claims_lost,
     /// Attempts that failed and were followed by another.
     retried,
     /// Events put away as dead letters.

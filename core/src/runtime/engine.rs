@@ -1,4 +1,5 @@
 mod batching;
+mod claiming;
 mod decide;
 
 use std::collections::VecDeque;
@@ -14,7 +15,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
+use self::claiming::next_answer;
 use super::batch::{BatchLimits, Batches, RunningBatch};
+use super::claims::{Claims, Idempotency};
 use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
@@ -41,6 +44,8 @@ pub struct Consumer {
     pub handlers: Arc<HandlerSet>,
     /// When batches of events are handed to batch handlers.
     pub batch: BatchLimits,
+    /// Keeps it from handling an event twice, if that is wanted.
+    pub idempotency: Option<Idempotency>,
     /// What it reads.
     pub sources: Vec<Source>,
     /// Counts what it does.
@@ -115,6 +120,8 @@ struct Engine {
     running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
+    /// The claims that jobs need to start, where they do.
+    claims: Option<Claims>,
     /// When deliveries came that are not done.
     arrivals: Arrivals,
     /// Deliveries that are not settled yet.
@@ -126,6 +133,10 @@ struct Engine {
 
 impl Engine {
     fn new(consumer: Consumer, shutdown: Shutdown) -> Self {
+        let control = Arc::clone(&consumer.control);
+        let claims = consumer
+            .idempotency
+            .map(|settings| Claims::new(settings, &consumer.group, &consumer.handlers, control));
         let mut engine = Self {
             name: consumer.name,
             group: consumer.group,
@@ -148,6 +159,7 @@ impl Engine {
             batches: Batches::new(consumer.batch),
             running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
+            claims,
             arrivals: Arrivals::default(),
             in_flight: 0,
             unfinished: 0,
@@ -188,6 +200,7 @@ impl Engine {
                 Poll::Ready(())
             })
             .await;
+            self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
             self.control
                 .note_progress(self.in_flight, self.arrivals.oldest());
@@ -200,6 +213,7 @@ impl Engine {
                 Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
                 () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
+                answer = next_answer(self.claims.as_mut()), if self.claims.is_some() => self.on_claims(answer),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
                 () = self.control.resumed(), if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
@@ -214,6 +228,7 @@ impl Engine {
             && self.running.is_empty()
             && self.running_batches.is_empty()
             && self.held.is_empty()
+            && self.claims.as_ref().is_none_or(Claims::is_settled)
             && self.settlements.iter().all(Settlements::is_empty)
     }
 
@@ -265,6 +280,7 @@ impl Engine {
             source,
             arrival,
             lane: None,
+            claim: None,
             attempt: delivery.attempt(),
             delivery,
         };
@@ -275,6 +291,7 @@ impl Engine {
             self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
+            self.enlist(&mut job);
             match self.lanes.enter(job) {
                 Some(job) => self.ready.push_back(job),
                 None => self.join_batch(lane),
@@ -315,6 +332,9 @@ impl Engine {
                 self.release(job);
                 continue;
             }
+            let Some(job) = self.admit(job) else {
+                continue;
+            };
             if let Some(mut work) = self.start(job) {
                 match Pin::new(&mut work).poll(context) {
                     Poll::Ready((job, handled)) => self.on_handled(job, handled),
@@ -419,7 +439,9 @@ impl Engine {
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
         let collected = self.batches.drain();
-        for job in ready.into_iter().chain(waiting).chain(collected) {
+        let parked = self.claims.as_mut().map(Claims::drain_parked);
+        let idle = ready.into_iter().chain(waiting).chain(collected);
+        for job in idle.chain(parked.into_iter().flatten()) {
             self.release(job);
         }
     }
@@ -464,6 +486,7 @@ impl Engine {
         while let Some((reader, read)) = self.reads.next().await {
             self.on_read(reader, read);
         }
+        self.finish_claims().await;
         loop {
             self.start_settles();
             let Some(settled) = self.settles.next().await else {

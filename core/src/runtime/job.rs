@@ -18,6 +18,8 @@ pub(super) struct Job {
     pub(super) arrival: u64,
     /// The lane it occupies. `None`: it is unordered.
     pub(super) lane: Option<LaneId>,
+    /// The number of its claim, if it needs one.
+    pub(super) claim: Option<u64>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
     pub(super) delivery: Delivery,

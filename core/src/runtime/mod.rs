@@ -13,6 +13,7 @@
 //! that compute for long belong on [`spawn_blocking`](tokio::task::spawn_blocking).
 
 mod batch;
+mod claims;
 mod control;
 mod counters;
 mod dead_letter;
@@ -24,6 +25,7 @@ mod shutdown;
 mod source;
 
 pub use batch::BatchLimits;
+pub use claims::{Idempotency, IdempotencyKey};
 pub use control::{Control, LastError};
 pub use counters::{Counters, Counts};
 pub use dead_letter::provenance;

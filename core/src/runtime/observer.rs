@@ -35,6 +35,8 @@ pub enum Progress {
     Dropped,
     /// No handler takes it, and it was acknowledged.
     Unhandled,
+    /// It had been handled before, and was acknowledged.
+    Duplicate,
     /// The attempt failed and another one follows.
     Retried,
     /// It was put away as a dead letter.
@@ -50,6 +52,7 @@ impl Progress {
             Self::Handled => "ack",
             Self::Dropped => "drop",
             Self::Unhandled => "unhandled",
+            Self::Duplicate => "duplicate",
             Self::Retried => "retry",
             Self::DeadLettered => "dead-letter",
             Self::Released => "release",

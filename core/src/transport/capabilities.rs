@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub creates_topics: bool,
     /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
     pub discovery: bool,
+    /// [`Transport::idempotency`](super::Transport::idempotency) gives a store.
+    pub idempotency: bool,
 }
 
 impl Capabilities {
@@ -37,6 +39,7 @@ impl Capabilities {
             start_at_time: false,
             creates_topics: false,
             discovery: false,
+            idempotency: false,
         }
     }
 
@@ -86,6 +89,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_creates_topics(mut self) -> Self {
         self.creates_topics = true;
+        self
+    }
+
+    /// It keeps which events were handled.
+    #[must_use]
+    pub const fn with_idempotency(mut self) -> Self {
+        self.idempotency = true;
         self
     }
 

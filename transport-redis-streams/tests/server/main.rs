@@ -11,6 +11,8 @@ mod entries;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;

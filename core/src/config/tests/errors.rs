@@ -25,7 +25,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
          max_in_flight, takeover_after, \
-         handler_timeout\
+         handler_timeout, idempotency\
          \n  did you mean `concurrency`?",
     );
     check(
@@ -52,6 +52,28 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
          batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback\
          \n  did you mean `topic`?",
+    );
+}
+
+#[test]
+fn settings_of_idempotency_that_can_not_work_say_why() {
+    let of = |settings: &str| format!("[subscriptions.a]\nidempotency = {{ {settings} }}");
+    check(
+        &of("lease = '1s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.store: is missing",
+    );
+    check(
+        &of("store = 'redis', lease = '10ms'"),
+        "polybus.toml:4: subscriptions.a.idempotency.lease: 10ms is too short to be renewed in \
+         time; give it 100ms or more",
+    );
+    check(
+        &of("store = 'redis', retain = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.retain: 10s is below `lease`, which is 30s",
+    );
+    check(
+        &of("store = 'redis', ttl = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.ttl: unknown key; known: store, lease, retain",
     );
 }
 

@@ -224,3 +224,17 @@ fn a_file_is_read_and_named_in_errors() {
     let start = format!("{}: the config file can't be read: ", path.display());
     assert!(error.starts_with(&start), "{error}");
 }
+
+#[test]
+fn idempotency_has_a_store_and_defaults() {
+    let text = "[service]\nname = 's'\n[subscriptions.a]\nidempotency = { store = 'redis', lease = '10s', \
+                retain = '1d' }\n[subscriptions.b]\nidempotency = { store = 'memory' }";
+    let config = parse(text, &[]).unwrap();
+    let idempotency = |name| config.subscription(name).idempotency.unwrap();
+    let (a, b) = (idempotency("a"), idempotency("b"));
+    assert_eq!(a.store, "redis");
+    assert_eq!(a.origin().to_string(), "polybus.toml:4");
+    assert_eq!((a.lease.as_secs(), a.retain.as_secs()), (10, 86_400));
+    assert_eq!((b.lease.as_secs(), b.retain.as_secs()), (30, 7 * 86_400));
+    assert_eq!(config.subscription("c").idempotency, None);
+}

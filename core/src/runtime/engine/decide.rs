@@ -161,13 +161,14 @@ impl Engine {
             source,
             arrival: _,
             lane,
+            claim,
             attempt,
             delivery,
         } = job;
         tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
             event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome = progress.as_str(), "settled");
-        self.settlements[source].push(delivery.token(), settlement);
+        self.settle_claimed(claim, progress, (source, delivery.token(), settlement));
         if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);
         }
