@@ -80,8 +80,8 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
-    Permanent, RawEvent, State, Verdict,
+    Acknowledge, Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict,
+    Payload, Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};

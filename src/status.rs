@@ -15,6 +15,8 @@ pub struct SubscriptionStatus {
     pub state: SubscriptionState,
     /// How many events it has received and not settled.
     pub in_flight: usize,
+    /// How many bytes the events have that it has received and is not done with.
+    pub in_flight_bytes: usize,
     /// How long ago the oldest event was received that is not done; `None` if all are.
     pub oldest: Option<Duration>,
     /// What it has done since it started.

@@ -291,6 +291,7 @@ impl Subscription {
             group: self.group.clone(),
             state: self.state(),
             in_flight: self.control.in_flight(),
+            in_flight_bytes: self.control.in_flight_bytes(),
             oldest: oldest.map(|oldest| oldest.elapsed()),
             counts: self.counts(),
             last_error: self.control.last_error(),

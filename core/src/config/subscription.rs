@@ -32,9 +32,19 @@ pub struct SubscriptionConfig {
     /// What becomes of an event that no handler takes. Default: it is acknowledged and counted.
     pub unhandled: Unhandled,
     /// How many events may be received and not settled, at least `concurrency`: beyond it the
-    /// subscription stops reading. Default: 1024.
+    /// subscription stops reading, until half of them are settled. Default: 1024.
     #[serde(deserialize_with = "fields::positive")]
     pub max_in_flight: usize,
+    /// How many bytes these events may have before the subscription stops reading, at least 1.
+    /// The size of events is known when they have come, so one read may bring more. Default:
+    /// 64 MiB.
+    #[serde(deserialize_with = "positive_size")]
+    pub max_in_flight_bytes: usize,
+    /// How old the oldest of these events may get before the subscription stops reading, until
+    /// that one is done; `false` for any age. It bounds what a crash repeats where the server
+    /// keeps a position: everything behind the oldest. Default: 10 min.
+    #[serde(deserialize_with = "fields::duration_or_false")]
+    pub max_in_flight_age: Option<Duration>,
     /// How long one event may stay unsettled before the transport may take the member for dead
     /// and give its events to another, where it goes by time. Longer than any handler takes, its
     /// retries included. Default: 60 s.
@@ -59,6 +69,8 @@ impl Default for SubscriptionConfig {
             dead_letter: DeadLetter::default(),
             unhandled: Unhandled::default(),
             max_in_flight: 1024,
+            max_in_flight_bytes: 64 << 20,
+            max_in_flight_age: Some(Duration::from_secs(600)),
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
             idempotency: None,
@@ -98,6 +110,10 @@ impl SubscriptionConfig {
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
         }
+        if self.max_in_flight_age.is_some_and(|age| age.is_zero()) {
+            let what = "leaves an event no time; write `false` for any age";
+            return Some((&["max_in_flight_age"], what.to_owned()));
+        }
         if self.takeover_after.is_zero() {
             let what = "must be longer than any handler takes, so not zero";
             return Some((&["takeover_after"], what.to_owned()));
@@ -126,6 +142,9 @@ pub enum Ordering {
     /// Events of one key are handled one after the other, in their order. The default.
     #[default]
     Key,
+    /// Events of one partition are, those without a key too: one at a time on a transport without
+    /// partitions, for each topic.
+    Partition,
     /// None do.
     None,
 }
@@ -286,6 +305,13 @@ impl Visitor<'_> for DeadLetterVisitor {
         } else {
             Ok(DeadLetter::Off)
         }
+    }
+}
+
+fn positive_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match fields::size(deserializer)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        size => Ok(size),
     }
 }
 

@@ -1,7 +1,10 @@
+use std::cell::RefCell;
+
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Later;
 use crate::codec::Codec;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
@@ -13,6 +16,8 @@ pub struct Call<'a, S> {
     delivery: &'a Delivery,
     info: &'a CallInfo,
     state: &'a S,
+    /// Where the handler's verdict comes from once it has returned, if not from itself.
+    pub(super) later: RefCell<Option<Later>>,
 }
 
 impl<'a, S> Call<'a, S> {
@@ -21,6 +26,7 @@ impl<'a, S> Call<'a, S> {
             delivery,
             info,
             state,
+            later: RefCell::default(),
         }
     }
 

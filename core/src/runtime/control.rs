@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::window::Window;
 use crate::Timestamp;
 
 /// Pauses a subscription while it runs, and says how it is doing.
@@ -13,6 +14,7 @@ pub struct Control {
     paused: watch::Sender<bool>,
     failed: AtomicBool,
     in_flight: AtomicUsize,
+    in_flight_bytes: AtomicUsize,
     oldest: Mutex<Option<Instant>>,
     last_error: Mutex<Option<LastError>>,
 }
@@ -34,6 +36,7 @@ impl Control {
             paused: watch::Sender::new(false),
             failed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            in_flight_bytes: AtomicUsize::new(0),
             oldest: Mutex::default(),
             last_error: Mutex::default(),
         }
@@ -62,6 +65,11 @@ impl Control {
     /// How many events it has received and not settled.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the events have that it has received and is not done with.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
     /// When the oldest event was received that is not done.
@@ -100,9 +108,11 @@ impl Control {
         });
     }
 
-    pub(super) fn note_progress(&self, in_flight: usize, oldest: Option<Instant>) {
-        self.in_flight.store(in_flight, Ordering::Relaxed);
-        *lock(&self.oldest) = oldest;
+    pub(super) fn note_progress(&self, window: &Window) {
+        self.in_flight.store(window.events(), Ordering::Relaxed);
+        self.in_flight_bytes
+            .store(window.bytes(), Ordering::Relaxed);
+        *lock(&self.oldest) = window.oldest();
     }
 }
 

@@ -1,6 +1,7 @@
 mod batching;
 mod claiming;
 mod decide;
+mod deferring;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,11 +19,11 @@ use tracing::Instrument;
 use self::claiming::next_answer;
 use super::batch::{BatchLimits, Batches, RunningBatch};
 use super::claims::{Claims, Idempotency};
-use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held};
 use super::job::{Job, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
+use super::window::Window;
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
 use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
@@ -115,6 +116,8 @@ struct Engine {
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
     running: FuturesUnordered<Working<Handled>>,
+    /// Jobs whose handler has returned and whose verdict comes later.
+    deferred: FuturesUnordered<Working<Handled>>,
     /// Batches that have not started.
     batches: Batches,
     running_batches: FuturesUnordered<RunningBatch>,
@@ -122,10 +125,8 @@ struct Engine {
     held: FuturesUnordered<Working<Held>>,
     /// The claims that jobs need to start, where they do.
     claims: Option<Claims>,
-    /// When deliveries came that are not done.
-    arrivals: Arrivals,
-    /// Deliveries that are not settled yet.
-    in_flight: usize,
+    /// What was received and is not done.
+    window: Window,
     unfinished: usize,
     stopping: bool,
     error: Option<Error>,
@@ -137,6 +138,7 @@ impl Engine {
         let claims = consumer
             .idempotency
             .map(|settings| Claims::new(settings, &consumer.group, &consumer.handlers, control));
+        let window = Window::new(&consumer.settings);
         let mut engine = Self {
             name: consumer.name,
             group: consumer.group,
@@ -156,12 +158,12 @@ impl Engine {
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
+            deferred: FuturesUnordered::new(),
             batches: Batches::new(consumer.batch),
             running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
             claims,
-            arrivals: Arrivals::default(),
-            in_flight: 0,
+            window,
             unfinished: 0,
             stopping: false,
             error: None,
@@ -202,14 +204,14 @@ impl Engine {
             .await;
             self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
-            self.control
-                .note_progress(self.in_flight, self.arrivals.oldest());
+            self.control.note_progress(&self.window);
             if self.stopping && self.is_drained() {
                 return;
             }
             tokio::select! {
                 Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
-                Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((job, handled)) = self.running.next() => self.on_returned(job, handled),
+                Some((job, handled)) = self.deferred.next() => self.on_handled(job, handled),
                 Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
                 () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
@@ -226,20 +228,22 @@ impl Engine {
     fn is_drained(&self) -> bool {
         self.reads.is_empty()
             && self.running.is_empty()
+            && self.deferred.is_empty()
             && self.running_batches.is_empty()
             && self.held.is_empty()
             && self.claims.as_ref().is_none_or(Claims::is_settled)
             && self.settlements.iter().all(Settlements::is_empty)
     }
 
-    /// Lets idle readers read, once half of the window is free: reading one event whenever one
-    /// was settled would cost a round trip each.
+    /// Lets idle readers read what the window has room for, shared among them.
     fn start_reads(&mut self) {
-        let window = self.settings.max_in_flight;
-        if self.stopping || self.in_flight > window / 2 {
+        if self.stopping || self.readers.is_empty() {
             return;
         }
-        let room = window - self.in_flight;
+        let Some(room) = self.window.room() else {
+            return;
+        };
+        let room = room.div_ceil(self.settlements.len());
         for reader in self.readers.drain(..) {
             self.reads.push(Box::pin(reader.read(
                 room,
@@ -255,9 +259,8 @@ impl Engine {
         match read {
             Read::Stopped => {}
             Read::Deliveries(deliveries) => {
-                self.in_flight += deliveries.len();
                 self.counters.received(deliveries.len());
-                let arrival = self.arrivals.arrived(deliveries.len());
+                let arrival = self.window.received(&deliveries);
                 for delivery in deliveries {
                     self.accept(source, arrival, delivery);
                 }
@@ -281,6 +284,7 @@ impl Engine {
             arrival,
             lane: None,
             claim: None,
+            later: None,
             attempt: delivery.attempt(),
             delivery,
         };
@@ -306,6 +310,11 @@ impl Engine {
                 delivery
                     .key()
                     .map(|key| self.lanes.lane(source, topic, key))
+            }
+            Ordering::Partition => {
+                let (topic, position) = (delivery.topic().name(), delivery.position());
+                let partition = position.partition();
+                Some(self.lanes.partition_lane(source, topic, partition))
             }
             Ordering::None => None,
         }
@@ -337,7 +346,7 @@ impl Engine {
             };
             if let Some(mut work) = self.start(job) {
                 match Pin::new(&mut work).poll(context) {
-                    Poll::Ready((job, handled)) => self.on_handled(job, handled),
+                    Poll::Ready((job, handled)) => self.on_returned(job, handled),
                     Poll::Pending => self.running.push(work),
                 }
             }
@@ -345,7 +354,7 @@ impl Engine {
     }
 
     /// Starts the handler of a job, or decides about it where none can run.
-    fn start(&mut self, job: Job) -> Option<Working<Handled>> {
+    fn start(&mut self, mut job: Job) -> Option<Working<Handled>> {
         let event = match job.delivery.event() {
             Ok(event) => event,
             Err(undecodable) => {
@@ -375,9 +384,10 @@ impl Engine {
         let limit = self.settings.handler_timeout;
         call.deadline = limit.map(|limit| Instant::now() + limit);
         match span.in_scope(|| handler.call(&job.delivery, call)) {
-            Ok(future) => {
+            Ok(started) => {
+                job.later = started.later;
                 let late = |limit| Err(Failure::late(limit));
-                let future = limited(future, limit, late);
+                let future = limited(started.future, limit, late);
                 // An empty span costs nothing to enter; a boxed future more does.
                 Some(if span.is_disabled() {
                     Working::new(job, future)
@@ -420,7 +430,7 @@ impl Engine {
                     tracing::error!(subscription = %self.name, %error, "an event could not be settled");
                 }
             }
-            self.in_flight -= 1;
+            self.window.settled();
         }
         source.sent(again > 0);
     }
@@ -450,6 +460,7 @@ impl Engine {
     async fn finish(mut self) -> Finished {
         let running = std::mem::take(&mut self.running)
             .into_iter()
+            .chain(std::mem::take(&mut self.deferred))
             .filter_map(Working::into_job);
         let held = std::mem::take(&mut self.held)
             .into_iter()
@@ -465,8 +476,7 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
-        self.control
-            .note_progress(self.in_flight, self.arrivals.oldest());
+        self.control.note_progress(&self.window);
         let closing = self
             .readers
             .drain(..)

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::lanes::LaneId;
-use crate::handler::{Failure, Handled};
+use crate::handler::{Failure, Handled, Later};
 use crate::transport::Delivery;
 
 /// A delivery on its way through the runtime.
@@ -20,6 +20,8 @@ pub(super) struct Job {
     pub(super) lane: Option<LaneId>,
     /// The number of its claim, if it needs one.
     pub(super) claim: Option<u64>,
+    /// Where its verdict comes from, if its handler has taken that out of our hands.
+    pub(super) later: Option<Later>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
     pub(super) delivery: Delivery,

@@ -23,6 +23,7 @@ mod lanes;
 mod observer;
 mod shutdown;
 mod source;
+mod window;
 
 pub use batch::BatchLimits;
 pub use claims::{Idempotency, IdempotencyKey};

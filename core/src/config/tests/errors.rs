@@ -24,7 +24,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "[subscriptions.deal-watch]\nconcurency = 3",
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
          handler_timeout, idempotency\
          \n  did you mean `concurrency`?",
     );
@@ -74,6 +74,25 @@ fn settings_of_idempotency_that_can_not_work_say_why() {
     check(
         &of("store = 'redis', ttl = '10s'"),
         "polybus.toml:4: subscriptions.a.idempotency.ttl: unknown key; known: store, lease, retain",
+    );
+}
+
+#[test]
+fn a_window_that_can_not_work_says_why() {
+    let of = |setting: &str| format!("[subscriptions.a]\n{setting}");
+    check(
+        &of("max_in_flight_age = '0s'"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: leaves an event no time; write `false` \
+         for any age",
+    );
+    check(
+        &of("max_in_flight_age = true"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: must be a duration, as `\"30s\"`, or \
+         `false`",
+    );
+    check(
+        &of("max_in_flight_bytes = 0"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_bytes: must be at least 1",
     );
 }
 
@@ -300,8 +319,8 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "[subscriptions.\"a.b\"]\ngroups = 'g'",
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
-         handler_timeout\
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
+         handler_timeout, idempotency\
          \n  did you mean `group`?",
     );
 }

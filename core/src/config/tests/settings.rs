@@ -92,6 +92,9 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.max_in_flight, 1024);
     assert_eq!(subscription.takeover_after, Duration::from_secs(60));
     assert_eq!(subscription.handler_timeout, None);
+    assert_eq!(subscription.max_in_flight_bytes, 64 << 20);
+    let age = subscription.max_in_flight_age;
+    assert_eq!(age, Some(Duration::from_secs(600)));
 }
 
 #[test]
@@ -237,4 +240,20 @@ fn idempotency_has_a_store_and_defaults() {
     assert_eq!((a.lease.as_secs(), a.retain.as_secs()), (10, 86_400));
     assert_eq!((b.lease.as_secs(), b.retain.as_secs()), (30, 7 * 86_400));
     assert_eq!(config.subscription("c").idempotency, None);
+}
+
+#[test]
+fn the_window_of_a_subscription_has_events_bytes_and_age() {
+    let of = |settings: &str| {
+        let text = format!("[service]\nname = 's'\n[subscriptions.a]\n{settings}");
+        parse(&text, &[]).unwrap().subscription("a")
+    };
+    let a = of("max_in_flight_bytes = '1MiB'\nmax_in_flight_age = '1h'\nordering = 'partition'");
+    assert_eq!(a.max_in_flight_bytes, 1 << 20);
+    assert_eq!(a.max_in_flight_age, Some(Duration::from_secs(3_600)));
+    assert_eq!(a.ordering, Ordering::Partition);
+    for never in ["false", "'false'"] {
+        let a = of(&format!("max_in_flight_age = {never}"));
+        assert_eq!(a.max_in_flight_age, None);
+    }
 }

@@ -156,12 +156,13 @@ impl Engine {
     /// Ends a job and lets the next of its lane go on.
     pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
         self.observe(&job, progress);
-        self.arrivals.done(job.arrival);
+        self.window.done(job.arrival, &job.delivery);
         let Job {
             source,
             arrival: _,
             lane,
             claim,
+            later: _,
             attempt,
             delivery,
         } = job;
