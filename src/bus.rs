@@ -49,7 +49,7 @@ pub(crate) struct Inner {
 }
 
 /// A transport and the publisher that the bus shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connected {
     pub(crate) transport: DynTransport,
     pub(crate) publisher: DynPublisher,
@@ -272,11 +272,21 @@ impl Bus {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
+        self.inner.lock_subscriptions()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
         // A list of handles can't be left half changed by a panic.
-        self.inner
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let subscriptions = self.subscriptions.lock();
+        subscriptions.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 

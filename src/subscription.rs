@@ -1,25 +1,23 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Inner};
 use crate::config::SubscriptionConfig;
 use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
+use crate::lifecycle::Joining;
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
-use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
-};
+use crate::runtime::{BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown};
 use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::stores::InCode;
 use crate::time::IntoDuration;
-use crate::transport::{Start, Subscription as Membership, Transport};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::transport::{DynAdmin, Start};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -181,9 +179,15 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             .unwrap_or_else(|| service.clone());
         let topics = topics(&readings);
         self.bus.check_group(&self.name, &group, &topics)?;
-        let joining = readings
-            .into_iter()
-            .map(|reading| join(&self.bus, &self.settings, &group, reading));
+        let connected = |reading: Reading| {
+            let connected = self.bus.inner.transports[&reading.transport].clone();
+            (connected, reading)
+        };
+        let joining = Arc::new(Joining {
+            settings: self.settings.clone(),
+            group: group.clone(),
+            readings: readings.into_iter().map(connected).collect(),
+        });
         let counters = Arc::new(Counters::default());
         let control = Arc::new(Control::new());
         let consumer = Consumer {
@@ -193,7 +197,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             handlers: Arc::new(handlers),
             batch,
             idempotency,
-            sources: try_join_all(joining).await?,
+            sources: joining.join().await?,
             counters: Arc::clone(&counters),
             control: Arc::clone(&control),
             observer: self.bus.inner.observer.clone(),
@@ -207,13 +211,24 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             control,
             shutdown: shutdown.clone(),
             ended: ended.clone(),
+            admins: joining.admins().into(),
+            bus: Arc::downgrade(&self.bus.inner),
         };
         let any_ended = self.bus.inner.any_ended.clone();
         self.bus.adopt(&self.name, &group, &topics, || {
-            let guards = (ended.drop_guard(), any_ended.drop_guard());
+            let (ended, any_ended) = (ended.drop_guard(), any_ended.drop_guard());
             let task = tokio::spawn(async move {
-                let _guards = guards;
-                consumer.run(shutdown).await
+                let _ended = ended;
+                let join = move || {
+                    let joining = Arc::clone(&joining);
+                    async move { joining.join().await }
+                };
+                let finished = consumer.run_restarting(join, shutdown.clone()).await;
+                if shutdown.is_requested() && finished.error.is_none() {
+                    // It was stopped, which is no reason for a bus to end.
+                    any_ended.disarm();
+                }
+                finished
             });
             SubscriptionTask {
                 handle: handle.clone(),
@@ -223,26 +238,6 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         })?;
         Ok(handle)
     }
-}
-
-async fn join(
-    bus: &Bus,
-    settings: &SubscriptionConfig,
-    group: &Text,
-    reading: Reading,
-) -> Result<Source> {
-    let connected = &bus.inner.transports[&reading.transport];
-    let membership = Membership::new(group.clone(), reading.topics.clone())
-        .patterns(reading.patterns)
-        .start(settings.start)
-        .takeover_after(settings.takeover_after);
-    Ok(Source {
-        subscriber: connected.transport.subscribe(membership).await?,
-        publisher: connected.publisher.clone(),
-        admin: connected.transport.admin(),
-        topics: reading.topics,
-        transport: reading.transport,
-    })
 }
 
 fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
@@ -267,15 +262,23 @@ pub struct Subscription {
     name: Text,
     group: Text,
     counters: Arc<Counters>,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     shutdown: Shutdown,
     ended: CancellationToken,
+    /// Who is asked how far its group is behind.
+    pub(crate) admins: Arc<[(Text, DynAdmin, Vec<Topic>)]>,
+    bus: Weak<Inner>,
 }
 
 impl Subscription {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its consumer group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// What it has done so far.
@@ -294,14 +297,18 @@ impl Subscription {
             in_flight_bytes: self.control.in_flight_bytes(),
             oldest: oldest.map(|oldest| oldest.elapsed()),
             counts: self.counts(),
+            partitions: self.control.partitions(),
             last_error: self.control.last_error(),
         }
     }
 
     fn state(&self) -> SubscriptionState {
-        if self.control.is_failed() {
+        let ended = self.ended.is_cancelled();
+        if self.control.is_restarting() && !ended {
+            SubscriptionState::Restarting
+        } else if self.control.is_failed() {
             SubscriptionState::Failed
-        } else if self.ended.is_cancelled() {
+        } else if ended {
             SubscriptionState::Ended
         } else if self.shutdown.is_requested() {
             SubscriptionState::Stopping
@@ -322,6 +329,14 @@ impl Subscription {
     /// Lets it read again after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.control.resume();
+    }
+
+    /// Takes the task from its bus.
+    pub(crate) fn take_task(&self) -> Option<SubscriptionTask> {
+        let bus = self.bus.upgrade()?;
+        let mut tasks = bus.lock_subscriptions();
+        let index = tasks.iter().position(|task| task.is(self))?;
+        Some(tasks.remove(index))
     }
 
     /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
@@ -348,6 +363,10 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    fn is(&self, handle: &Subscription) -> bool {
+        Arc::ptr_eq(&self.handle.control, &handle.control)
+    }
+
     pub(crate) fn name(&self) -> &Text {
         &self.handle.name
     }

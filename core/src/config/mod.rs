@@ -66,7 +66,7 @@ pub use publishing::{
 };
 pub use section::Section;
 pub use subscription::{
-    DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
+    DeadLetter, DeadLetterTopic, OnFailure, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
 };
 
 use crate::{Result, Text};

@@ -56,6 +56,9 @@ pub struct SubscriptionConfig {
     pub handler_timeout: Option<Duration>,
     /// Keeps an event that comes twice from being handled twice. Default: off.
     pub idempotency: Option<IdempotencyConfig>,
+    /// What becomes of the subscription when it fails: a transport refuses it for good, or
+    /// `unhandled` says so. Default: it stops, and with it a bus that runs.
+    pub on_failure: OnFailure,
 }
 
 impl Default for SubscriptionConfig {
@@ -74,6 +77,7 @@ impl Default for SubscriptionConfig {
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
             idempotency: None,
+            on_failure: OnFailure::default(),
         }
     }
 }
@@ -161,6 +165,19 @@ pub enum Unhandled {
     DeadLetter,
     /// It stops the subscription.
     Stop,
+}
+
+/// What becomes of a subscription that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It stops; a bus in `run_until` then ends with its error. The default.
+    #[default]
+    Stop,
+    /// It gives back what it has, joins its groups again after a pause and goes on: the first pause
+    /// is a second, and they double up to a minute.
+    Restart,
 }
 
 /// When a failed event is handled again: after `base`, then after twice as long each time, up

@@ -50,6 +50,8 @@ counters! {
     undecodable,
     /// Deliveries given back unhandled, at a stop or when they belonged to another member.
     released,
+    /// How often it started again after a failure.
+    restarts,
     /// Settlements that came too late: another member has the event.
     stale,
     /// Settlements that the transport refused for good; the events come again.

@@ -191,8 +191,10 @@ impl Engine {
     }
 
     async fn run(&mut self) {
+        let control = Arc::clone(&self.control);
         loop {
-            let paused = self.control.is_paused();
+            let changed = control.changed();
+            let paused = control.is_paused();
             if !paused {
                 self.start_reads();
             }
@@ -205,6 +207,10 @@ impl Engine {
             self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
             self.control.note_progress(&self.window);
+            if paused {
+                let idle = self.reads.is_empty() && self.window.events() == 0;
+                self.control.note_idle(idle);
+            }
             if self.stopping && self.is_drained() {
                 return;
             }
@@ -217,7 +223,7 @@ impl Engine {
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
                 answer = next_answer(self.claims.as_mut()), if self.claims.is_some() => self.on_claims(answer),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
-                () = self.control.resumed(), if paused && !self.stopping => {}
+                () = changed, if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
@@ -260,6 +266,8 @@ impl Engine {
             Read::Stopped => {}
             Read::Deliveries(deliveries) => {
                 self.counters.received(deliveries.len());
+                let transport = &self.calls[source].transport;
+                self.control.note_received(transport, &deliveries);
                 let arrival = self.window.received(&deliveries);
                 for delivery in deliveries {
                     self.accept(source, arrival, delivery);

@@ -25,7 +25,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
          max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
-         handler_timeout, idempotency\
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `concurrency`?",
     );
     check(
@@ -166,8 +166,9 @@ const WRONG_SUBSCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("retry = 5", "retry: must be a table, not `5`"),
     (
-        "ordering = 'partition'",
-        "ordering: `partition` is unknown; known: key, none",
+        "ordering = 'partitions'",
+        "ordering: `partitions` is unknown; known: key, partition, none\
+             \n  did you mean `partition`?",
     ),
     (
         "unhandled = 'dead-letter'",
@@ -320,7 +321,7 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
          max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
-         handler_timeout, idempotency\
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `group`?",
     );
 }
