@@ -6,9 +6,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Inner};
+use crate::bus::{Bus, Connected, Inner};
 use crate::config::SubscriptionConfig;
-use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
+use crate::handler::{BatchHandler, Handler, HandlerSet, HandlerSetBuilder};
 use crate::lifecycle::Joining;
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
@@ -170,78 +170,86 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             self.settings.max_in_flight = self.settings.max_in_flight.max(least);
         }
         self.settings.check()?;
-        let readings = self.bus.inner.routes.reading(&handlers.interests())?;
-        let service = &self.bus.inner.config.service.name;
-        let group = self
-            .settings
-            .group
-            .clone()
-            .unwrap_or_else(|| service.clone());
-        let topics = topics(&readings);
-        self.bus.check_group(&self.name, &group, &topics)?;
-        let connected = |reading: Reading| {
-            let connected = self.bus.inner.transports[&reading.transport].clone();
-            (connected, reading)
-        };
-        let joining = Arc::new(Joining {
-            settings: self.settings.clone(),
-            group: group.clone(),
-            readings: readings.into_iter().map(connected).collect(),
-        });
-        let counters = Arc::new(Counters::default());
-        let control = Arc::new(Control::new());
+        let joining = Arc::new(joining(&self.bus, &self.settings, &handlers)?);
+        let topics = topics(&joining);
+        self.bus.check_group(&self.name, &joining.group, &topics)?;
         let consumer = Consumer {
             name: self.name.clone(),
-            group: group.clone(),
-            settings: self.settings.clone(),
+            group: joining.group.clone(),
+            settings: self.settings,
             handlers: Arc::new(handlers),
             batch,
             idempotency,
             sources: joining.join().await?,
-            counters: Arc::clone(&counters),
-            control: Arc::clone(&control),
+            counters: Arc::default(),
+            control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
         };
-        let shutdown = Shutdown::new();
-        let ended = CancellationToken::new();
         let handle = Subscription {
             name: self.name.clone(),
-            group: group.clone(),
-            counters,
-            control,
-            shutdown: shutdown.clone(),
-            ended: ended.clone(),
+            group: joining.group.clone(),
+            counters: Arc::clone(&consumer.counters),
+            control: Arc::clone(&consumer.control),
+            shutdown: Shutdown::new(),
+            ended: CancellationToken::new(),
             admins: joining.admins().into(),
             bus: Arc::downgrade(&self.bus.inner),
         };
         let any_ended = self.bus.inner.any_ended.clone();
-        self.bus.adopt(&self.name, &group, &topics, || {
-            let (ended, any_ended) = (ended.drop_guard(), any_ended.drop_guard());
-            let task = tokio::spawn(async move {
-                let _ended = ended;
-                let join = move || {
-                    let joining = Arc::clone(&joining);
-                    async move { joining.join().await }
-                };
-                let finished = consumer.run_restarting(join, shutdown.clone()).await;
-                if shutdown.is_requested() && finished.error.is_none() {
-                    // It was stopped, which is no reason for a bus to end.
-                    any_ended.disarm();
-                }
-                finished
-            });
+        self.bus.adopt(&self.name, &handle.group, &topics, || {
+            let task = spawn(consumer, joining, &handle, any_ended);
             SubscriptionTask {
                 handle: handle.clone(),
                 topics: topics.clone(),
-                task: Task(task),
+                task,
             }
         })?;
         Ok(handle)
     }
 }
 
-fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
-    let topics = |reading: &Reading| {
+/// What the handlers have to read, and as whom.
+fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> Result<Joining> {
+    let bus = &bus.inner;
+    let service = &bus.config.service.name;
+    let connected = |reading: Reading| {
+        let connected = bus.transports[&reading.transport].clone();
+        (connected, reading)
+    };
+    let readings = bus.routes.reading(&handlers.interests())?.into_iter();
+    Ok(Joining {
+        group: settings.group.as_ref().unwrap_or(service).clone(),
+        settings: settings.clone(),
+        readings: readings.map(connected).collect(),
+    })
+}
+
+/// Runs a subscription until it is stopped or has failed.
+fn spawn(
+    consumer: Consumer,
+    joining: Arc<Joining>,
+    handle: &Subscription,
+    any_ended: CancellationToken,
+) -> Task {
+    let shutdown = handle.shutdown.clone();
+    let (ended, any_ended) = (handle.ended.clone().drop_guard(), any_ended.drop_guard());
+    Task(tokio::spawn(async move {
+        let _ended = ended;
+        let join = move || {
+            let joining = Arc::clone(&joining);
+            async move { joining.join().await }
+        };
+        let finished = consumer.run_restarting(join, shutdown.clone()).await;
+        if shutdown.is_requested() && finished.error.is_none() {
+            // It was stopped, which is no reason for a bus to end.
+            any_ended.disarm();
+        }
+        finished
+    }))
+}
+
+fn topics(joining: &Joining) -> Vec<(Text, Text)> {
+    let topics = |(_, reading): &(Connected, Reading)| {
         let named = reading.topics.iter().map(|topic| Text::from(topic.name()));
         let open = reading
             .patterns
@@ -253,7 +261,7 @@ fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
             .map(move |topic| (transport.clone(), topic))
             .collect::<Vec<_>>()
     };
-    readings.iter().flat_map(topics).collect()
+    joining.readings.iter().flat_map(topics).collect()
 }
 
 /// A subscription that runs. Dropping it does not stop it: the bus owns it.

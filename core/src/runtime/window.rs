@@ -96,11 +96,12 @@ mod tests {
     use crate::{Event, Topic};
 
     fn window(events: usize, bytes: usize, age: Option<Duration>) -> Window {
-        let mut settings = SubscriptionConfig::default();
-        settings.max_in_flight = events;
-        settings.max_in_flight_bytes = bytes;
-        settings.max_in_flight_age = age;
-        Window::new(&settings)
+        Window::new(&SubscriptionConfig {
+            max_in_flight: events,
+            max_in_flight_bytes: bytes,
+            max_in_flight_age: age,
+            ..SubscriptionConfig::default()
+        })
     }
 
     fn deliveries(count: usize, bytes: usize) -> Vec<Delivery> {
