@@ -27,7 +27,8 @@ pub struct SubscriptionConfig {
     /// When a failed event is handled again.
     pub retry: RetryConfig,
     /// Where an event goes that failed for good: a topic's name in which `{topic}` stands for
-    /// the event's own topic, or `false` for nowhere. Default: `{topic}.dlq`.
+    /// the event's own topic, or `false` for nowhere: then it is tried again for as long as it
+    /// takes, and after `max_in_flight_age` nothing else is read. Default: `{topic}.dlq`.
     pub dead_letter: DeadLetter,
     /// What becomes of an event that no handler takes. Default: it is acknowledged and counted.
     pub unhandled: Unhandled,
