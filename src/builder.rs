@@ -8,11 +8,13 @@ use futures::future::try_join_all;
 use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
 use crate::format::{Format, FormatTable, Formats};
+use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
+use crate::stores::Stores;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
 use crate::version::{Migration, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text};
@@ -28,6 +30,7 @@ pub struct BusBuilder {
     migrations: Vec<Migration>,
     /// Of each transport, the outermost first.
     layers: BTreeMap<Text, Result<Layers>>,
+    stores: Stores,
     watch: Option<Watch>,
 }
 
@@ -63,6 +66,7 @@ impl BusBuilder {
             formats: Formats::default(),
             migrations: Vec::new(),
             layers: BTreeMap::new(),
+            stores: Stores::default(),
             watch: None,
         }
     }
@@ -147,6 +151,17 @@ impl BusBuilder {
         self
     }
 
+    /// Names a store that keeps which events were handled, for the settings `idempotency` of
+    /// subscriptions: one that is no transport's, as a table of a database.
+    pub fn idempotency_store(
+        mut self,
+        name: impl Into<Text>,
+        store: impl IdempotencyStore,
+    ) -> Self {
+        self.stores.insert(name.into(), Arc::new(store));
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -181,14 +196,20 @@ impl BusBuilder {
             .map(|name| self.connect(&config, &routes, name, layers.get(name)));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
+        for subscription in config.subscriptions.values() {
+            if let Some(idempotency) = &subscription.idempotency {
+                self.stores.find(idempotency, &transports)?;
+            }
+        }
         let publishers = transports.iter();
         let publishers = publishers
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
         let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
         let observer = self.watch.map(|watch| watch.observer);
+        let stores = self.stores;
         Ok(Bus::new(
-            config, routes, transports, publishing, observer, migrations,
+            config, routes, transports, publishing, stores, observer, migrations,
         ))
     }
 

@@ -17,6 +17,7 @@ use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::status::SubscriptionStatus;
+use crate::stores::Stores;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) transports: BTreeMap<Text, Connected>,
     pub(crate) publishing: Arc<Publishing>,
     pub(crate) prepare: Arc<Prepare>,
+    /// Where it is kept which events were handled.
+    pub(crate) stores: Stores,
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The steps between versions of data.
@@ -51,7 +54,7 @@ pub(crate) struct Inner {
 }
 
 /// A transport and the publisher that the bus shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connected {
     pub(crate) transport: DynTransport,
     pub(crate) publisher: DynPublisher,
@@ -79,6 +82,7 @@ impl Bus {
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
+        stores: Stores,
         observer: Option<Arc<dyn Observer>>,
         migrations: Migrations,
     ) -> Self {
@@ -88,6 +92,7 @@ impl Bus {
         let inner = Inner {
             publishing,
             prepare: Arc::new(prepare),
+            stores,
             config,
             routes,
             transports,
@@ -295,11 +300,21 @@ impl Bus {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
+        self.inner.lock_subscriptions()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
         // A list of handles can't be left half changed by a panic.
-        self.inner
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let subscriptions = self.subscriptions.lock();
+        subscriptions.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 

@@ -60,11 +60,13 @@ pub mod console;
 mod dead_letters;
 mod failed;
 mod kinds;
+mod lifecycle;
 mod made;
 mod publish;
 mod report;
 mod signal;
 mod status;
+mod stores;
 mod subscription;
 pub mod testing;
 mod topics;
@@ -74,6 +76,7 @@ pub use builder::BusBuilder;
 pub use bus::Bus;
 pub use dead_letters::{DeadLetters, Letter, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
+pub use lifecycle::TopicLag;
 pub use made::BusEvent;
 pub use publish::Enqueued;
 pub use report::{CloseReport, Receipt, SubscriptionReport};
@@ -85,8 +88,8 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery, FromRef, Handler,
-    IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
+    Acknowledge, Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery,
+    FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats, Transaction};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};
@@ -95,7 +98,8 @@ pub use polybus_core::{
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, format, handler, middleware, routing, runtime, time, transport, version,
+    codec, config, event, format, handler, idempotency, middleware, routing, runtime, time, topic,
+    transport, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

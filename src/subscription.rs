@@ -1,27 +1,27 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
-use crate::config::SubscriptionConfig;
-use crate::handler::{BatchHandler, Classifiers, ErrorClass, Handler, HandlerSetBuilder};
+use crate::bus::{Bus, Inner};
+use crate::config::{OnFailure, SubscriptionConfig};
+use crate::handler::{
+    BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder,
+};
+use crate::lifecycle::{Joining, Reads};
+use crate::middleware::Prepare;
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
 use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, DelayedSubscriber, ExactlyOnce, Finished,
-    Shutdown, Source,
+    BatchLimits, Consumer, Control, Counters, Counts, ExactlyOnce, Finished, Shutdown,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
+use crate::stores::InCode;
 use crate::time::IntoDuration;
-use crate::topic::TopicPrefix;
-use crate::transport::{
-    Admin, DynSubscriber, Start, Subscription as Membership, TopicSpec, Transport,
-};
+use crate::transport::{DynAdmin, Start, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
@@ -32,7 +32,8 @@ use crate::{Error, ErrorKind, Result, Text, Topic};
 pub struct Subscribe<S = ()> {
     bus: Bus,
     name: Text,
-    settings: SubscriptionConfig,
+    pub(crate) settings: SubscriptionConfig,
+    pub(crate) idempotency: InCode,
     handlers: HandlerSetBuilder,
     classifiers: Classifiers,
     batch: Result<BatchLimits>,
@@ -48,6 +49,7 @@ impl Subscribe {
             bus,
             name,
             settings,
+            idempotency: InCode::default(),
             handlers,
             classifiers: Classifiers::default(),
             batch: Ok(BatchLimits::default()),
@@ -63,6 +65,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
             classifiers,
             batch,
@@ -72,6 +75,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
             classifiers,
             batch,
@@ -210,6 +214,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     pub async fn start(mut self) -> Result<Subscription> {
         let migrations = Arc::clone(&self.bus.inner.migrations);
         self.handlers.migrations(migrations);
+        let idempotency = self.find_idempotency(&self.bus)?;
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
         if handlers.has_batches() {
@@ -217,179 +222,144 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             self.settings.max_in_flight = self.settings.max_in_flight.max(least);
         }
         self.settings.exactly_once |= handlers.is_transactional();
-        let readings = self.bus.inner.routes.reading(&handlers.interests())?;
+        self.settings.check()?;
+        let joining = Arc::new(joining(&self.bus, &self.settings, &handlers)?);
         if self.settings.exactly_once {
-            check_exactly_once(&self.bus, &self.name, handlers.has_batches(), &readings)?;
-            check_pauses(&self.name, &self.settings)?;
+            check_exactly_once(&self.name, handlers.has_batches(), &joining)?;
+            check_settings(&self.name, &self.settings, idempotency.is_some())?;
         }
-        let service = &self.bus.inner.config.service.name;
-        let group = self
-            .settings
-            .group
-            .clone()
-            .unwrap_or_else(|| service.clone());
-        let topics = topics(&readings);
-        self.bus.check_group(&self.name, &group, &topics)?;
-        let joining = readings
-            .into_iter()
-            .map(|reading| join(&self.bus, &self.settings, &group, reading));
+        let topics = topics(&joining);
+        self.bus.check_group(&self.name, &joining.group, &topics)?;
         let consumer = Consumer {
             name: self.name.clone(),
-            group: group.clone(),
-            settings: self.settings.clone(),
+            group: joining.group.clone(),
+            settings: self.settings,
             handlers: Arc::new(handlers),
             classifiers: self.classifiers,
             batch,
-            sources: try_join_all(joining).await?.into_iter().flatten().collect(),
-            counters: Arc::new(Counters::default()),
-            control: Arc::new(Control::new()),
+            idempotency,
+            sources: joining.join().await?,
+            counters: Arc::default(),
+            control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
         };
-        run(&self.bus, consumer, &topics)
-    }
-}
-
-/// Runs a subscription as a task of the bus.
-fn run(bus: &Bus, consumer: Consumer, topics: &[(Text, Text)]) -> Result<Subscription> {
-    let exactly_once = consumer.settings.exactly_once;
-    let prepare = exactly_once.then(|| Arc::clone(&bus.inner.prepare));
-    let shutdown = Shutdown::new();
-    let ended = CancellationToken::new();
-    let handle = Subscription {
-        name: consumer.name.clone(),
-        group: consumer.group.clone(),
-        counters: Arc::clone(&consumer.counters),
-        control: Arc::clone(&consumer.control),
-        shutdown: shutdown.clone(),
-        ended: ended.clone(),
-    };
-    let any_ended = bus.inner.any_ended.clone();
-    bus.adopt(&handle.name, &handle.group, topics, || {
-        let guards = (ended.drop_guard(), any_ended.drop_guard());
-        let task = tokio::spawn(async move {
-            let _guards = guards;
-            match prepare {
-                Some(prepare) => ExactlyOnce::new(consumer, prepare, shutdown).run().await,
-                None => consumer.run(shutdown).await,
+        let handle = Subscription {
+            name: self.name.clone(),
+            group: joining.group.clone(),
+            counters: Arc::clone(&consumer.counters),
+            control: Arc::clone(&consumer.control),
+            shutdown: Shutdown::new(),
+            ended: CancellationToken::new(),
+            admins: joining.admins().into(),
+            bus: Arc::downgrade(&self.bus.inner),
+        };
+        let any_ended = self.bus.inner.any_ended.clone();
+        self.bus.adopt(&self.name, &handle.group, &topics, || {
+            let prepare = Arc::clone(&self.bus.inner.prepare);
+            let task = spawn(consumer, joining, &handle, prepare, any_ended);
+            SubscriptionTask {
+                handle: handle.clone(),
+                topics: topics.clone(),
+                task,
             }
-        });
-        SubscriptionTask {
-            handle: handle.clone(),
-            topics: topics.to_vec(),
-            task: Task(task),
-        }
-    })?;
-    Ok(handle)
-}
-
-/// Joins the group on one transport: its topics, and those in which failed events of them wait for
-/// a long pause to end, one membership for each pause.
-async fn join(
-    bus: &Bus,
-    settings: &SubscriptionConfig,
-    group: &Text,
-    reading: Reading,
-) -> Result<Vec<Source>> {
-    let connected = &bus.inner.transports[&reading.transport];
-    let transport = &connected.transport;
-    let prefix = bus.inner.config.topic_prefix(&reading.transport);
-    let source = |subscriber| Source {
-        subscriber,
-        prefix: prefix.clone(),
-        publisher: connected.publisher.clone(),
-        admin: transport.admin(),
-        topics: reading.topics.clone(),
-        transport: reading.transport.clone(),
-        capabilities: transport.capabilities(),
-    };
-    let mut waiting = Vec::new();
-    for topics in delayed_topics(settings, group, &reading.topics, &prefix) {
-        let specs: Vec<_> = topics.iter().map(|it| TopicSpec::new(it.name())).collect();
-        transport.admin().ensure_topics(&specs).await?;
-        let membership =
-            Membership::new(group.clone(), topics).takeover_after(settings.takeover_after);
-        let subscriber = DelayedSubscriber::new(transport.subscribe(membership).await?);
-        waiting.push(source(DynSubscriber::new(subscriber)));
+        })?;
+        Ok(handle)
     }
-    let membership = Membership::new(group.clone(), reading.topics.clone())
-        .patterns(reading.patterns.iter().cloned())
-        .start(settings.start)
-        .takeover_after(settings.takeover_after)
-        .exactly_once(settings.exactly_once);
-    let subscriber = transport.subscribe(membership).await?;
-    waiting.insert(0, source(subscriber));
-    Ok(waiting)
 }
 
-/// The topics in which failed events of some topics wait, for each pause.
-fn delayed_topics(
-    settings: &SubscriptionConfig,
-    group: &str,
-    topics: &[Topic],
-    prefix: &TopicPrefix,
-) -> Vec<Vec<Topic>> {
-    let Some(delayed) = settings
-        .retry
-        .delayed
-        .as_ref()
-        .filter(|_| !topics.is_empty())
-    else {
-        return Vec::new();
+/// What the handlers have to read, and as whom.
+fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> Result<Joining> {
+    let bus = &bus.inner;
+    let service = &bus.config.service.name;
+    let reads = |reading: Reading| Reads {
+        connected: bus.transports[&reading.transport].clone(),
+        prefix: bus.config.topic_prefix(&reading.transport),
+        reading,
     };
-    let of = |pause| {
-        let topics = topics.iter();
-        topics
-            .map(|topic| delayed.topic.fill(topic, prefix, group, pause))
-            .collect()
-    };
-    delayed.pauses.iter().copied().map(of).collect()
+    let readings = bus.routes.reading(&handlers.interests())?.into_iter();
+    Ok(Joining {
+        group: settings.group.as_ref().unwrap_or(service).clone(),
+        settings: settings.clone(),
+        reads: readings.map(reads).collect(),
+    })
 }
 
-/// A long pause outside of the lane stores an event and acknowledges another, which a step does not.
-fn check_pauses(name: &str, settings: &SubscriptionConfig) -> Result<()> {
-    if settings.retry.delayed.is_none() {
+/// What is a contradiction to steps that are stored whole.
+fn check_settings(name: &str, settings: &SubscriptionConfig, idempotency: bool) -> Result<()> {
+    let (setting, note) = if settings.retry.delayed.is_some() {
+        ("retry.delayed", "its retries wait within the step")
+    } else if idempotency {
+        ("idempotency", "its events take effect once as it is")
+    } else if settings.on_failure == OnFailure::Restart {
+        ("on_failure", "it can't be started again by itself")
+    } else {
         return Ok(());
-    }
-    let what = format!("subscription `{name}` is exactly-once and has `retry.delayed`");
+    };
+    let what = format!("subscription `{name}` is exactly-once and has `{setting}`");
     Err(Error::new(ErrorKind::Config, what)
         .with_operation("subscribe")
-        .with_note("leave one of the two out: its retries wait within the step"))
+        .with_note(format!("leave one of the two out: {note}")))
 }
 
-fn check_exactly_once(
-    bus: &Bus,
-    name: &str,
-    has_batches: bool,
-    readings: &[Reading],
-) -> Result<()> {
+fn check_exactly_once(name: &str, has_batches: bool, joining: &Joining) -> Result<()> {
     let wrong = |what: String| Error::new(ErrorKind::Config, what).with_operation("subscribe");
     if has_batches {
         let what = format!("subscription `{name}` is exactly-once and has a batch handler");
         let note = "take one event at a time: events are stored in batches all the same";
         return Err(wrong(what).with_note(note));
     }
-    let [reading] = readings else {
-        let names: Vec<_> = readings.iter().map(|it| it.transport.as_str()).collect();
+    let [reads] = &joining.reads[..] else {
+        let names = joining.reads.iter().map(|it| it.reading.transport.as_str());
+        let names: Vec<_> = names.collect();
         let what =
             format!("subscription `{name}` is exactly-once and reads from several transports");
         return Err(wrong(what)
             .with_note(format!("they are {}", names.join(", ")))
             .with_note("make a subscription for each"));
     };
-    let connected = &bus.inner.transports[&reading.transport];
-    if !connected.transport.capabilities().exactly_once {
+    if !reads.connected.transport.capabilities().exactly_once {
         let what = format!("subscription `{name}` can't be exactly-once on this transport");
         return Err(Error::new(ErrorKind::Unsupported, what)
             .with_operation("subscribe")
-            .with_transport(reading.transport.clone())
+            .with_transport(reads.reading.transport.clone())
             .with_note("it can't store an acknowledgement and what is published in one step")
             .with_note("route the events to a transport that can, or publish with `State<Bus>`"));
     }
     Ok(())
 }
 
-fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
-    let topics = |reading: &Reading| {
+/// Runs a subscription until it is stopped or has failed.
+fn spawn(
+    consumer: Consumer,
+    joining: Arc<Joining>,
+    handle: &Subscription,
+    prepare: Arc<Prepare>,
+    any_ended: CancellationToken,
+) -> Task {
+    let shutdown = handle.shutdown.clone();
+    let (ended, any_ended) = (handle.ended.clone().drop_guard(), any_ended.drop_guard());
+    Task(tokio::spawn(async move {
+        let _ended = ended;
+        let join = move || {
+            let joining = Arc::clone(&joining);
+            async move { joining.join().await }
+        };
+        let finished = if consumer.settings.exactly_once {
+            let steps = ExactlyOnce::new(consumer, prepare, shutdown.clone());
+            steps.run().await
+        } else {
+            consumer.run_restarting(join, shutdown.clone()).await
+        };
+        if shutdown.is_requested() && finished.error.is_none() {
+            // It was stopped, which is no reason for a bus to end.
+            any_ended.disarm();
+        }
+        finished
+    }))
+}
+
+fn topics(joining: &Joining) -> Vec<(Text, Text)> {
+    let topics = |Reads { reading, .. }: &Reads| {
         let named = reading.topics.iter().map(|topic| Text::from(topic.name()));
         let open = reading
             .patterns
@@ -401,7 +371,7 @@ fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
             .map(move |topic| (transport.clone(), topic))
             .collect::<Vec<_>>()
     };
-    readings.iter().flat_map(topics).collect()
+    joining.reads.iter().flat_map(topics).collect()
 }
 
 /// A subscription that runs. Dropping it does not stop it: the bus owns it.
@@ -410,15 +380,23 @@ pub struct Subscription {
     name: Text,
     group: Text,
     counters: Arc<Counters>,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     shutdown: Shutdown,
     ended: CancellationToken,
+    /// Who is asked how far its group is behind.
+    pub(crate) admins: Arc<[(Text, DynAdmin, Vec<Topic>)]>,
+    bus: Weak<Inner>,
 }
 
 impl Subscription {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its consumer group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// What it has done so far.
@@ -434,16 +412,21 @@ impl Subscription {
             group: self.group.clone(),
             state: self.state(),
             in_flight: self.control.in_flight(),
+            in_flight_bytes: self.control.in_flight_bytes(),
             oldest: oldest.map(|oldest| oldest.elapsed()),
             counts: self.counts(),
+            partitions: self.control.partitions(),
             last_error: self.control.last_error(),
         }
     }
 
     fn state(&self) -> SubscriptionState {
-        if self.control.is_failed() {
+        let ended = self.ended.is_cancelled();
+        if self.control.is_restarting() && !ended {
+            SubscriptionState::Restarting
+        } else if self.control.is_failed() {
             SubscriptionState::Failed
-        } else if self.ended.is_cancelled() {
+        } else if ended {
             SubscriptionState::Ended
         } else if self.shutdown.is_requested() {
             SubscriptionState::Stopping
@@ -464,6 +447,14 @@ impl Subscription {
     /// Lets it read again after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.control.resume();
+    }
+
+    /// Takes the task from its bus.
+    pub(crate) fn take_task(&self) -> Option<SubscriptionTask> {
+        let bus = self.bus.upgrade()?;
+        let mut tasks = bus.lock_subscriptions();
+        let index = tasks.iter().position(|task| task.is(self))?;
+        Some(tasks.remove(index))
     }
 
     /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
@@ -490,6 +481,10 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    fn is(&self, handle: &Subscription) -> bool {
+        Arc::ptr_eq(&self.handle.control, &handle.control)
+    }
+
     pub(crate) fn name(&self) -> &Text {
         &self.handle.name
     }

@@ -36,6 +36,7 @@ pub(crate) enum Need {
     Begin,
     Browse,
     Purge,
+    Idempotency,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -122,6 +123,7 @@ impl Need {
             Self::Begin => has.begin,
             Self::Browse => has.browse,
             Self::Purge => has.purge,
+            Self::Idempotency => has.idempotency,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
@@ -156,6 +158,7 @@ impl fmt::Display for Need {
             Self::Begin => f.write_str("begin"),
             Self::Browse => f.write_str("browse"),
             Self::Purge => f.write_str("purge"),
+            Self::Idempotency => f.write_str("idempotency"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

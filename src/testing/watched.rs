@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::fault::Kind;
 use super::journal::Journal;
+use crate::idempotency::IdempotencyStore;
 use crate::transport::{
     AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
     DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Subscriber,
@@ -60,6 +61,10 @@ impl Transport for Watched {
 
     fn admin(&self) -> DynAdmin {
         self.inner.admin()
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        self.inner.idempotency()
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{Capabilities, KeyOrder, Subscription, Transport};
 use polybus_core::{Event, Result, Text};
 
@@ -104,6 +105,7 @@ impl Transport for MemoryTransport {
             .with_forward()
             .with_browse()
             .with_purge()
+            .with_idempotency()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {
@@ -116,5 +118,9 @@ impl Transport for MemoryTransport {
 
     fn admin(&self) -> MemoryAdmin {
         MemoryAdmin::new(self.client.clone())
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Some(self.client.broker.idempotency())
     }
 }

@@ -210,7 +210,9 @@ impl Link {
                 Err(error) => error,
             };
             attempts.next = Instant::now() + attempts.pause;
-            attempts.pause = (attempts.pause * 2).min(MAX_PAUSE);
+            // Longer than a caller waits, and no attempt would ever be made in time.
+            let longest = MAX_PAUSE.min(self.client.connect_deadline() / 4);
+            attempts.pause = (attempts.pause * 2).min(longest);
             if is_final(&error) || attempts.next >= deadline {
                 return Err(error);
             }

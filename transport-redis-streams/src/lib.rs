@@ -10,6 +10,7 @@ mod entry;
 mod error;
 mod heartbeat;
 mod held;
+mod idempotency;
 mod inbox;
 mod member;
 mod publisher;
@@ -26,6 +27,7 @@ mod writing;
 
 pub use admin::RedisAdmin;
 pub use config::RedisConfig;
+pub use idempotency::RedisIdempotency;
 pub use publisher::RedisPublisher;
 pub use settle::RedisSettler;
 pub use subscriber::RedisSubscriber;

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{
     Capabilities, DynTransport, KeyOrder, Subscription, Transport, TransportConfig,
     TransportFactory,
@@ -13,6 +14,7 @@ use crate::admin::RedisAdmin;
 use crate::client::{Client, Cmd};
 use crate::config::RedisConfig;
 use crate::connection::{Connection, Link};
+use crate::idempotency::RedisIdempotency;
 use crate::publisher::RedisPublisher;
 use crate::reply;
 use crate::subscriber::RedisSubscriber;
@@ -25,6 +27,7 @@ pub struct RedisTransport {
     client: Client,
     config: RedisConfig,
     link: Arc<Link>,
+    idempotency: Arc<RedisIdempotency>,
 }
 
 impl RedisTransport {
@@ -48,10 +51,12 @@ impl RedisTransport {
             .await?;
         warn_of_eviction(&config, &connection).await;
         let link = Arc::new(Link::new(client.clone(), Some(connection)));
+        let idempotency = RedisIdempotency::new(&client, config.operation_deadline);
         Ok(Self {
             client,
             config,
             link,
+            idempotency: Arc::new(idempotency),
         })
     }
 }
@@ -75,6 +80,7 @@ impl Transport for RedisTransport {
             .with_begin()
             .with_browse()
             .with_purge()
+            .with_idempotency()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {
@@ -94,6 +100,11 @@ impl Transport for RedisTransport {
 
     fn admin(&self) -> RedisAdmin {
         RedisAdmin::new(Arc::clone(&self.link), self.config.operation_deadline)
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        let store = Arc::clone(&self.idempotency);
+        Some(store)
     }
 }
 

@@ -7,6 +7,7 @@ mod crashes;
 mod delivery;
 mod faults;
 mod groups;
+mod idempotency;
 mod order;
 mod pressure;
 mod publishing;
@@ -57,6 +58,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         pressure::CASES,
         admin::CASES,
         replacing::CASES,
+        idempotency::CASES,
         faults::CASES,
     ];
     THEMES.iter().copied().flatten()

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{
     AckToken, Admin, Capabilities, Delivery, Headers, Lag, Outcome, Outgoing, Position, Publisher,
     RawRecord, Settlement, Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec,
@@ -16,6 +17,7 @@ use polybus_memory::{
 use tokio::time::Instant;
 
 use crate::flaws::Flaw;
+use crate::store::FlawedStore;
 
 /// A flaw strikes each time so many events have passed.
 const EVERY: usize = 29;
@@ -123,6 +125,13 @@ impl Transport for FlawedTransport {
             subscriber.join().await?;
         }
         Ok(subscriber)
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Some(Arc::new(FlawedStore {
+            inner: self.inner.idempotency()?,
+            flaw: self.flaw,
+        }))
     }
 
     fn admin(&self) -> FlawedAdmin {

@@ -56,6 +56,11 @@ pub(crate) enum Flaw {
     ForgetsStarts,
     BrowsesFromTheSecond,
     PurgesNothing,
+    GrantsTwice,
+    ForgetsWhatIsDone,
+    RenewsNothing,
+    IgnoresFences,
+    ReleasesNothing,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -313,5 +318,30 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         Flaw::PurgesNothing,
         &["purged_records_are_gone"],
         "after deleting ten there are",
+    ),
+    (
+        Flaw::GrantsTwice,
+        &["idempotency_grants_a_key_once"],
+        "not granted once",
+    ),
+    (
+        Flaw::ForgetsWhatIsDone,
+        &["idempotency_remembers_what_is_done"],
+        "is Claimed",
+    ),
+    (
+        Flaw::RenewsNothing,
+        &["idempotency_renews_and_releases", "idempotency_is_fenced"],
+        "renewed",
+    ),
+    (
+        Flaw::IgnoresFences,
+        &["idempotency_is_fenced"],
+        "a late holder completed",
+    ),
+    (
+        Flaw::ReleasesNothing,
+        &["idempotency_renews_and_releases"],
+        "is Busy",
     ),
 ];

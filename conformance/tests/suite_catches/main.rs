@@ -6,6 +6,7 @@
 
 mod flawed;
 mod flaws;
+mod store;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};

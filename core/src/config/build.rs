@@ -106,10 +106,13 @@ route_keys!(RouteKeys {
 });
 
 pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
-    let keys: Keys = deserialize(root, Path::ROOT, Shown::Values)?;
+    let mut keys: Keys = deserialize(root, Path::ROOT, Shown::Values)?;
     check_service(root, &keys.service)?;
-    for (name, subscription) in &keys.subscriptions {
+    for (name, subscription) in &mut keys.subscriptions {
         check_subscription(root, name, subscription)?;
+        if let Some(idempotency) = &mut subscription.idempotency {
+            idempotency.origin = origin(root, &["subscriptions", name, "idempotency", "store"]);
+        }
     }
     Ok(Config {
         service: keys.service,

@@ -23,6 +23,7 @@
 //! concurrency = 64
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
 //! # and outside of the lane: retry = { .., delayed = { pauses = ["1m", "10m"] } }
+//! idempotency = { store = "redis", lease = "30s", retain = "7d" }
 //! ```
 //!
 //! # The environment
@@ -42,6 +43,7 @@ mod deserialize;
 mod environment;
 mod fault;
 pub mod fields;
+mod idempotency;
 mod model;
 mod origin;
 mod publishing;
@@ -58,6 +60,7 @@ use std::path::Path;
 
 pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
+pub use idempotency::IdempotencyConfig;
 pub(crate) use model::RouteOrigins;
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;
@@ -67,7 +70,7 @@ pub use publishing::{
 };
 pub use section::Section;
 pub use subscription::{
-    DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
+    DeadLetter, DeadLetterTopic, OnFailure, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
 };
 
 use crate::topic::TopicPrefix;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
 use super::delayed::DelayedRetry;
-use super::fields;
+use super::{IdempotencyConfig, fields};
 use crate::topic::TopicPrefix;
 use crate::transport::Start;
 use crate::{Error, ErrorKind, Result, Text, Topic};
@@ -29,14 +29,25 @@ pub struct SubscriptionConfig {
     /// When a failed event is handled again.
     pub retry: RetryConfig,
     /// Where an event goes that failed for good: a topic's name in which `{topic}` stands for
-    /// the event's own topic, or `false` for nowhere. Default: `{topic}.dlq`.
+    /// the event's own topic, or `false` for nowhere: then it is tried again for as long as it
+    /// takes, and after `max_in_flight_age` nothing else is read. Default: `{topic}.dlq`.
     pub dead_letter: DeadLetter,
     /// What becomes of an event that no handler takes. Default: it is acknowledged and counted.
     pub unhandled: Unhandled,
     /// How many events may be received and not settled, at least `concurrency`: beyond it the
-    /// subscription stops reading. Default: 1024.
+    /// subscription stops reading, until half of them are settled. Default: 1024.
     #[serde(deserialize_with = "fields::positive")]
     pub max_in_flight: usize,
+    /// How many bytes these events may have before the subscription stops reading, at least 1.
+    /// The size of events is known when they have come, so one read may bring more. Default:
+    /// 64 MiB.
+    #[serde(deserialize_with = "positive_size")]
+    pub max_in_flight_bytes: usize,
+    /// How old the oldest of these events may get before the subscription stops reading, until
+    /// that one is done; `false` for any age. It bounds what a crash repeats where the server
+    /// keeps a position: everything behind the oldest. Default: 10 min.
+    #[serde(deserialize_with = "fields::duration_or_false")]
+    pub max_in_flight_age: Option<Duration>,
     /// How long one event may stay unsettled before the transport may take the member for dead
     /// and give its events to another, where it goes by time. Longer than any handler takes, its
     /// retries included. Default: 60 s.
@@ -52,6 +63,11 @@ pub struct SubscriptionConfig {
     /// so ([`exactly_once`](crate::transport::Capabilities::exactly_once)). A handler that takes a
     /// `Transaction` turns it on. Default: off.
     pub exactly_once: bool,
+    /// Keeps an event that comes twice from being handled twice. Default: off.
+    pub idempotency: Option<IdempotencyConfig>,
+    /// What becomes of the subscription when it fails: a transport refuses it for good, or
+    /// `unhandled` says so. Default: it stops, and with it a bus that runs.
+    pub on_failure: OnFailure,
 }
 
 impl Default for SubscriptionConfig {
@@ -65,16 +81,36 @@ impl Default for SubscriptionConfig {
             dead_letter: DeadLetter::default(),
             unhandled: Unhandled::default(),
             max_in_flight: 1024,
+            max_in_flight_bytes: 64 << 20,
+            max_in_flight_age: Some(Duration::from_secs(600)),
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
             exactly_once: false,
+            idempotency: None,
+            on_failure: OnFailure::default(),
         }
     }
 }
 
 impl SubscriptionConfig {
+    /// Checks settings that were made in code against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`], naming the first key whose value contradicts another's.
+    pub fn check(&self) -> Result<()> {
+        self.contradiction().map_or(Ok(()), |(keys, what)| {
+            let key = keys.join(".");
+            Err(Error::new(ErrorKind::Config, format!("{key}: {what}")))
+        })
+    }
+
     /// The first key whose value contradicts another's, and how.
     pub(super) fn contradiction(&self) -> Option<(&'static [&'static str], String)> {
+        let idempotency = self.idempotency.as_ref();
+        if let Some(found) = idempotency.and_then(IdempotencyConfig::contradiction) {
+            return Some(found);
+        }
         if self.group.as_ref().is_some_and(Text::is_empty) {
             return Some((&["group"], "is empty".to_owned()));
         }
@@ -95,6 +131,10 @@ impl SubscriptionConfig {
             .and_then(|delayed| delayed.contradiction(self.retry.max_attempts))
         {
             return Some((key, what));
+        }
+        if self.max_in_flight_age.is_some_and(|age| age.is_zero()) {
+            let what = "leaves an event no time; write `false` for any age";
+            return Some((&["max_in_flight_age"], what.to_owned()));
         }
         if self.takeover_after.is_zero() {
             let what = "must be longer than any handler takes, so not zero";
@@ -124,6 +164,9 @@ pub enum Ordering {
     /// Events of one key are handled one after the other, in their order. The default.
     #[default]
     Key,
+    /// Events of one partition are, those without a key too: one at a time on a transport without
+    /// partitions, for each topic.
+    Partition,
     /// None do.
     None,
 }
@@ -140,6 +183,19 @@ pub enum Unhandled {
     DeadLetter,
     /// It stops the subscription.
     Stop,
+}
+
+/// What becomes of a subscription that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It stops; a bus in `run_until` then ends with its error. The default.
+    #[default]
+    Stop,
+    /// It gives back what it has, joins its groups again after a pause and goes on: the first pause
+    /// is a second, and they double up to a minute.
+    Restart,
 }
 
 /// When a failed event is handled again: after `base`, then after twice as long each time, up
@@ -294,6 +350,13 @@ impl Visitor<'_> for DeadLetterVisitor {
         } else {
             Ok(DeadLetter::Off)
         }
+    }
+}
+
+fn positive_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match fields::size(deserializer)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        size => Ok(size),
     }
 }
 

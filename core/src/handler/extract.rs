@@ -1,10 +1,12 @@
 use std::any::Any;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Later;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
 use crate::version::{self, Migrations};
@@ -16,6 +18,8 @@ pub struct Call<'a, S> {
     delivery: &'a Delivery,
     info: &'a CallInfo,
     state: &'a S,
+    /// Where the handler's verdict comes from once it has returned, if not from itself.
+    pub(super) later: RefCell<Option<Later>>,
 }
 
 impl<'a, S> Call<'a, S> {
@@ -24,6 +28,7 @@ impl<'a, S> Call<'a, S> {
             delivery,
             info,
             state,
+            later: RefCell::default(),
         }
     }
 

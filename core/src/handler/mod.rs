@@ -1,5 +1,6 @@
 //! Handlers: plain async functions whose arguments are extractors.
 
+mod acknowledge;
 mod batch;
 mod classify;
 mod extract;
@@ -11,6 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+pub use acknowledge::Acknowledge;
+pub(crate) use acknowledge::Later;
 pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
 pub use classify::{Classifiers, ErrorClass};
@@ -27,7 +30,7 @@ use crate::{Error, Result};
 ///
 /// Implemented for functions and closures of up to eight arguments, each an extractor
 /// ([`Payload`], [`State`], [`Context`], [`Headers`](crate::transport::Headers), [`RawEvent`],
-/// or one's own [`FromDelivery`]), that return something which
+/// [`Acknowledge`], or one's own [`FromDelivery`]), that return something which
 /// [turns into a verdict](IntoVerdict): `()`, a [`Verdict`], or a `Result` of these.
 ///
 /// ```
@@ -105,14 +108,17 @@ const fn first_types(arguments: &[&'static [TypeInfo]]) -> &'static [TypeInfo] {
     &[]
 }
 
+/// A handler that was started.
+pub(crate) struct Started {
+    pub(crate) future: BoxFuture<'static, Handled>,
+    /// What is said after it has returned, if it took an [`Acknowledge`].
+    pub(crate) later: Option<Later>,
+}
+
 /// A handler with its state, of any type.
 pub(crate) trait ErasedHandler: Send + Sync {
     /// Starts the handler. A panic while it starts is a failure like any other.
-    fn call(
-        &self,
-        delivery: &Delivery,
-        info: &CallInfo,
-    ) -> Result<BoxFuture<'static, Handled>, Failure>;
+    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure>;
 }
 
 struct WithState<H, S, Args> {
@@ -127,15 +133,15 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    fn call(
-        &self,
-        delivery: &Delivery,
-        info: &CallInfo,
-    ) -> Result<BoxFuture<'static, Handled>, Failure> {
+    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure> {
         let call = Call::new(delivery, info, &self.state);
-        catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
+        let future = catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
             .map_err(|panic| Failure::from_panic(&*panic))?
-            .map_err(|error: Error| Failure::permanent(error))
+            .map_err(|error: Error| Failure::permanent(error))?;
+        Ok(Started {
+            future,
+            later: call.later.into_inner(),
+        })
     }
 }
 

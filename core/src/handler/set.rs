@@ -18,6 +18,8 @@ pub struct HandlerSet {
     handlers: Vec<Registered>,
     migrations: Option<Arc<Migrations>>,
     transactional: bool,
+    /// What each handler takes first.
+    names: Vec<Text>,
 }
 
 /// The handlers of one event type, each for a major version of its data. Most types have one.
@@ -169,6 +171,7 @@ impl HandlerSetBuilder {
         }
         let mut by_type = HashMap::new();
         let mut by_pattern = PatternMap::new();
+        let mut names = vec![Text::default(); self.handlers.len()];
         for (info, index) in self.types {
             let name = with_origin(self.origin.as_deref(), info.name);
             let versions: &mut Versions = by_type.entry(name.clone()).or_default();
@@ -176,12 +179,18 @@ impl HandlerSetBuilder {
             if !versions.add(info.version, index) {
                 return Err(two_handlers(&name));
             }
+            if names[index].is_empty() {
+                names[index].clone_from(&name);
+            }
             if is_first && by_pattern.insert(Pattern::parse(&name)?, index).is_err() {
                 return Err(two_handlers(&name));
             }
         }
         for (pattern, index) in self.patterns {
             let pattern = pattern?;
+            if names[index].is_empty() {
+                names[index] = pattern.as_str().into();
+            }
             if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
             }
@@ -192,6 +201,7 @@ impl HandlerSetBuilder {
             handlers: self.handlers,
             migrations: self.migrations,
             transactional: self.transactional,
+            names,
         })
     }
 }
@@ -227,6 +237,11 @@ impl HandlerSet {
     pub(crate) fn takes(&self, event_type: &str) -> Option<&str> {
         let found = self.by_pattern.find(event_type);
         found.map(|(pattern, _)| pattern.as_str())
+    }
+
+    /// A name of each handler that lasts: its pattern, or the first of its event types.
+    pub(crate) fn names(&self) -> &[Text] {
+        &self.names
     }
 
     /// A handler by its index.

@@ -1,5 +1,7 @@
 mod batching;
+mod claiming;
 mod decide;
+mod deferring;
 mod suspects;
 
 use std::collections::VecDeque;
@@ -15,13 +17,15 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
+use self::claiming::next_answer;
 use self::suspects::Suspicion;
 use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
-use super::control::Arrivals;
+use super::claims::{Claims, Idempotency};
 use super::dead_letter::{DeadLetters, Held, Reason};
 use super::job::{Job, Trial, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
+use super::window::Window;
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
 use crate::event::on_behalf_of;
@@ -48,6 +52,8 @@ pub struct Consumer {
     pub classifiers: Classifiers,
     /// When batches of events are handed to batch handlers.
     pub batch: BatchLimits,
+    /// Keeps it from handling an event twice, if that is wanted.
+    pub idempotency: Option<Idempotency>,
     /// What it reads.
     pub sources: Vec<Source>,
     /// Counts what it does.
@@ -127,15 +133,17 @@ struct Engine {
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
     running: FuturesUnordered<Working<Handled>>,
+    /// Jobs whose handler has returned and whose verdict comes later.
+    deferred: FuturesUnordered<Working<Handled>>,
     /// Batches that have not started.
     batches: Batches,
     running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
-    /// When deliveries came that are not done.
-    arrivals: Arrivals,
-    /// Deliveries that are not settled yet.
-    in_flight: usize,
+    /// The claims that jobs need to start, where they do.
+    claims: Option<Claims>,
+    /// What was received and is not done.
+    window: Window,
     unfinished: usize,
     stopping: bool,
     error: Option<Error>,
@@ -143,6 +151,11 @@ struct Engine {
 
 impl Engine {
     fn new(consumer: Consumer, shutdown: Shutdown) -> Self {
+        let control = Arc::clone(&consumer.control);
+        let claims = consumer
+            .idempotency
+            .map(|settings| Claims::new(settings, &consumer.group, &consumer.handlers, control));
+        let window = Window::new(&consumer.settings);
         let mut engine = Self {
             name: consumer.name,
             group: consumer.group,
@@ -167,11 +180,12 @@ impl Engine {
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
+            deferred: FuturesUnordered::new(),
             batches: Batches::new(consumer.batch),
             running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
-            arrivals: Arrivals::default(),
-            in_flight: 0,
+            claims,
+            window,
             unfinished: 0,
             stopping: false,
             error: None,
@@ -201,7 +215,8 @@ impl Engine {
             prefix: source.prefix,
             publisher: source.publisher,
             admin: source.admin,
-            forwarder: can.forward.then(|| settler.clone()),
+            // The claim of an event ends in its store between the two steps.
+            forwarder: (can.forward && self.claims.is_none()).then(|| settler.clone()),
             control: Arc::clone(&self.control),
             ensured: Arc::default(),
         });
@@ -211,8 +226,10 @@ impl Engine {
     }
 
     async fn run(&mut self) {
+        let control = Arc::clone(&self.control);
         loop {
-            let paused = self.control.is_paused();
+            let changed = control.changed();
+            let paused = control.is_paused();
             if !paused {
                 self.start_reads();
             }
@@ -222,20 +239,26 @@ impl Engine {
                 Poll::Ready(())
             })
             .await;
+            self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
-            self.control
-                .note_progress(self.in_flight, self.arrivals.oldest());
+            self.control.note_progress(&self.window);
+            if paused {
+                let idle = self.reads.is_empty() && self.window.events() == 0;
+                self.control.note_idle(idle);
+            }
             if self.stopping && self.is_drained() {
                 return;
             }
             tokio::select! {
                 Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
-                Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((job, handled)) = self.running.next() => self.on_returned(job, handled),
+                Some((job, handled)) = self.deferred.next() => self.on_handled(job, handled),
                 Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
                 () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
+                answer = next_answer(self.claims.as_mut()), if self.claims.is_some() => self.on_claims(answer),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
-                () = self.control.resumed(), if paused && !self.stopping => {}
+                () = changed, if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
@@ -246,19 +269,22 @@ impl Engine {
     fn is_drained(&self) -> bool {
         self.reads.is_empty()
             && self.running.is_empty()
+            && self.deferred.is_empty()
             && self.running_batches.is_empty()
             && self.held.is_empty()
+            && self.claims.as_ref().is_none_or(Claims::is_settled)
             && self.settlements.iter().all(Settlements::is_empty)
     }
 
-    /// Lets idle readers read, once half of the window is free: reading one event whenever one
-    /// was settled would cost a round trip each.
+    /// Lets idle readers read what the window has room for, shared among them.
     fn start_reads(&mut self) {
-        let window = self.settings.max_in_flight;
-        if self.stopping || self.in_flight > window / 2 {
+        if self.stopping || self.readers.is_empty() {
             return;
         }
-        let room = window - self.in_flight;
+        let Some(room) = self.window.room() else {
+            return;
+        };
+        let room = room.div_ceil(self.settlements.len());
         for reader in self.readers.drain(..) {
             self.reads.push(Box::pin(reader.read(
                 room,
@@ -274,9 +300,10 @@ impl Engine {
         match read {
             Read::Stopped => {}
             Read::Deliveries(deliveries) => {
-                self.in_flight += deliveries.len();
                 self.counters.received(deliveries.len());
-                let arrival = self.arrivals.arrived(deliveries.len());
+                let transport = &self.calls[source].transport;
+                self.control.note_received(transport, &deliveries);
+                let arrival = self.window.received(&deliveries);
                 for delivery in deliveries {
                     self.accept(source, arrival, delivery);
                 }
@@ -299,6 +326,8 @@ impl Engine {
             source,
             arrival,
             lane: None,
+            claim: None,
+            later: None,
             attempt: delivery.attempt(),
             failed_at: None,
             trial: Trial::None,
@@ -311,6 +340,7 @@ impl Engine {
             self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
+            self.enlist(&mut job);
             match self.lanes.enter(job) {
                 Some(job) => self.ready.push_back(job),
                 None => self.join_batch(lane),
@@ -326,6 +356,11 @@ impl Engine {
                 delivery
                     .key()
                     .map(|key| self.lanes.lane(source, topic, key))
+            }
+            Ordering::Partition => {
+                let (topic, position) = (delivery.topic().name(), delivery.position());
+                let partition = position.partition();
+                Some(self.lanes.partition_lane(source, topic, partition))
             }
             Ordering::None => None,
         }
@@ -362,9 +397,12 @@ impl Engine {
                 self.try_suspect(job);
                 continue;
             }
+            let Some(job) = self.admit(job) else {
+                continue;
+            };
             if let Some(mut work) = self.start(job) {
                 match Pin::new(&mut work).poll(context) {
-                    Poll::Ready((job, handled)) => self.on_handled(job, handled),
+                    Poll::Ready((job, handled)) => self.on_returned(job, handled),
                     Poll::Pending => self.running.push(work),
                 }
             }
@@ -372,7 +410,7 @@ impl Engine {
     }
 
     /// Starts the handler of a job, or decides about it where none can run.
-    fn start(&mut self, job: Job) -> Option<Working<Handled>> {
+    fn start(&mut self, mut job: Job) -> Option<Working<Handled>> {
         let event = match job.delivery.event() {
             Ok(event) => event,
             Err(undecodable) => {
@@ -411,9 +449,10 @@ impl Engine {
         call.deadline = limit.map(|limit| Instant::now() + limit);
         let start = || on_behalf_of(Some(event), || handler.call(&job.delivery, call));
         match span.in_scope(start) {
-            Ok(future) => {
+            Ok(started) => {
+                job.later = started.later;
                 let late = |limit| Err(Failure::late(limit));
-                let future = limited(future, limit, late);
+                let future = limited(started.future, limit, late);
                 // An empty span costs nothing to enter; a boxed future more does.
                 Some(if span.is_disabled() {
                     Working::new(job, future)
@@ -456,7 +495,7 @@ impl Engine {
                     tracing::error!(subscription = %self.name, %error, "an event could not be settled");
                 }
             }
-            self.in_flight -= 1;
+            self.window.settled();
         }
         source.sent(again > 0);
     }
@@ -476,8 +515,13 @@ impl Engine {
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
         let collected = self.batches.drain();
         let suspects = std::mem::take(&mut self.suspects);
-        let all = ready.into_iter().chain(waiting).chain(suspects);
-        for job in all.chain(collected) {
+        let parked = self.claims.as_mut().map(Claims::drain_parked);
+        let idle = ready
+            .into_iter()
+            .chain(waiting)
+            .chain(suspects)
+            .chain(collected);
+        for job in idle.chain(parked.into_iter().flatten()) {
             self.release(job);
         }
     }
@@ -486,6 +530,7 @@ impl Engine {
     async fn finish(mut self) -> Finished {
         let running = std::mem::take(&mut self.running)
             .into_iter()
+            .chain(std::mem::take(&mut self.deferred))
             .filter_map(Working::into_job);
         let held = std::mem::take(&mut self.held)
             .into_iter()
@@ -501,8 +546,7 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
-        self.control
-            .note_progress(self.in_flight, self.arrivals.oldest());
+        self.control.note_progress(&self.window);
         let closing = self
             .readers
             .drain(..)
@@ -522,6 +566,7 @@ impl Engine {
         while let Some((reader, read)) = self.reads.next().await {
             self.on_read(reader, read);
         }
+        self.finish_claims().await;
         loop {
             self.start_settles();
             let Some(settled) = self.settles.next().await else {

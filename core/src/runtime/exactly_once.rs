@@ -10,14 +10,16 @@
 mod attempt;
 mod commit;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
+use super::window::Window;
 use super::{Consumer, Control, Counters, Finished, Observer, Progress, Shutdown, Step};
 use crate::backoff;
 use crate::config::{Ordering, SubscriptionConfig};
@@ -149,9 +151,11 @@ impl Work {
         failures: u32,
     ) -> Option<crate::Result<Vec<Delivery>>> {
         let (shutdown, control) = (&self.shutdown, &self.control);
+        let changed = control.changed();
         if control.is_paused() {
+            control.note_idle(true);
             tokio::select! {
-                () = control.resumed() => {}
+                () = changed => {}
                 () = shutdown.requested() => {}
             }
             return None;
@@ -175,7 +179,10 @@ impl Work {
     async fn step(&mut self, deliveries: Vec<Delivery>) {
         let control = Arc::clone(&self.control);
         self.counters.received(deliveries.len());
-        control.note_progress(deliveries.len(), Some(Instant::now()));
+        let mut window = Window::new(&self.settings);
+        window.received(&deliveries);
+        control.note_received(&self.transport, &deliveries);
+        control.note_progress(&window);
         let decided = self.handle(&deliveries).await;
         // Only what no undecided event of its partition stands before may be stored.
         let (mut done, mut left, mut held) = (Vec::new(), Vec::new(), HashSet::new());
@@ -191,7 +198,7 @@ impl Work {
         }
         left.extend(self.commit(done).await);
         self.release(left).await;
-        control.note_progress(0, None);
+        control.note_progress(&Window::new(&self.settings));
     }
 
     /// Handles deliveries. What has no outcome was not to be started, or is given up.
@@ -223,7 +230,11 @@ impl Work {
         let mut of_key = HashMap::new();
         for (index, delivery) in deliveries.iter().enumerate() {
             let key = match self.settings.ordering {
-                Ordering::Key => delivery.key(),
+                Ordering::Key => delivery.key().map(Cow::Borrowed),
+                Ordering::Partition => {
+                    let partition = delivery.position().partition();
+                    Some(Cow::Owned(partition.to_string()))
+                }
                 Ordering::None => None,
             };
             let known = key.map(|key| of_key.entry((delivery.topic(), key)));

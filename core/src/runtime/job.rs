@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::lanes::LaneId;
 use crate::Timestamp;
 use crate::event::on_behalf_of;
-use crate::handler::{Failure, Handled};
+use crate::handler::{Failure, Handled, Later};
 use crate::transport::Delivery;
 
 /// A delivery on its way through the runtime.
@@ -20,6 +20,10 @@ pub(super) struct Job {
     pub(super) arrival: u64,
     /// The lane it occupies. `None`: it is unordered.
     pub(super) lane: Option<LaneId>,
+    /// The number of its claim, if it needs one.
+    pub(super) claim: Option<u64>,
+    /// Where its verdict comes from, if its handler has taken that out of our hands.
+    pub(super) later: Option<Later>,
     /// Which attempt is next or running.
     pub(super) attempt: u32,
     /// When it failed first, in this process.

@@ -31,6 +31,11 @@ impl Lanes {
         LaneId(self.hasher.hash_one((source, topic, key)))
     }
 
+    /// The lane of a partition.
+    pub(super) fn partition_lane(&self, source: usize, topic: &str, partition: u32) -> LaneId {
+        LaneId(self.hasher.hash_one((source, topic, partition)))
+    }
+
     /// Takes the job's lane and gives the job back, or keeps it until the lane is free.
     pub(super) fn enter(&mut self, job: Job) -> Option<Job> {
         let Some(lane) = job.lane else {

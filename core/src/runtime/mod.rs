@@ -17,6 +17,7 @@
 //! that compute for long belong on [`spawn_blocking`](tokio::task::spawn_blocking).
 
 mod batch;
+mod claims;
 mod control;
 mod counters;
 mod dead_letter;
@@ -26,17 +27,22 @@ mod exactly_once;
 mod job;
 mod lanes;
 mod observer;
+mod partitions;
 pub mod provenance;
+mod restart;
 mod shutdown;
 mod source;
+mod window;
 
 pub use batch::BatchLimits;
+pub use claims::{Idempotency, IdempotencyKey};
 pub use control::{Control, LastError};
 pub use counters::{Counters, Counts};
 pub use delayed::DelayedSubscriber;
 pub use engine::{Consumer, Finished};
 pub use exactly_once::ExactlyOnce;
 pub use observer::{Observer, Progress, Step};
+pub use partitions::PartitionStatus;
 pub use provenance::Provenance;
 pub use shutdown::Shutdown;
 pub use source::Source;

@@ -35,6 +35,8 @@ pub enum Progress {
     Dropped,
     /// No handler takes it, and it was acknowledged.
     Unhandled,
+    /// It had been handled before, and was acknowledged.
+    Duplicate,
     /// The attempt failed and another one follows.
     Retried,
     /// The attempt failed and another one follows after a long pause, outside of the lane.
@@ -52,6 +54,7 @@ impl Progress {
             Self::Handled => "ack",
             Self::Dropped => "drop",
             Self::Unhandled => "unhandled",
+            Self::Duplicate => "duplicate",
             Self::Retried => "retry",
             Self::Delayed => "delay",
             Self::DeadLettered => "dead-letter",

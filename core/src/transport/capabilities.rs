@@ -38,6 +38,8 @@ pub struct Capabilities {
     pub browse: bool,
     /// [`Admin::purge`](super::Admin::purge) deletes what a topic holds.
     pub purge: bool,
+    /// [`Transport::idempotency`](super::Transport::idempotency) gives a store.
+    pub idempotency: bool,
 }
 
 impl Capabilities {
@@ -58,6 +60,7 @@ impl Capabilities {
             begin: false,
             browse: false,
             purge: false,
+            idempotency: false,
         }
     }
 
@@ -107,6 +110,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_creates_topics(mut self) -> Self {
         self.creates_topics = true;
+        self
+    }
+
+    /// It keeps which events were handled.
+    #[must_use]
+    pub const fn with_idempotency(mut self) -> Self {
+        self.idempotency = true;
         self
     }
 

@@ -12,6 +12,7 @@ use super::{
     AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Position, Publisher,
     Settlement, Settler, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
+use crate::idempotency::IdempotencyStore;
 use crate::{Result, Topic};
 
 /// Any [`Transport`].
@@ -73,6 +74,10 @@ impl Transport for DynTransport {
 
     fn admin(&self) -> DynAdmin {
         self.0.admin()
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        self.0.idempotency()
     }
 }
 
@@ -168,6 +173,7 @@ trait ErasedTransport: Send + Sync {
     async fn publisher(&self) -> Result<DynPublisher>;
     async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber>;
     fn admin(&self) -> DynAdmin;
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>>;
 }
 
 #[async_trait]
@@ -187,6 +193,10 @@ impl<T: Transport> ErasedTransport for T {
 
     fn admin(&self) -> DynAdmin {
         DynAdmin(Arc::new(Transport::admin(self)))
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Transport::idempotency(self)
     }
 }
 

@@ -24,6 +24,7 @@ mod outcome;
 mod position;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ pub use headers::{Header, Headers, RawRecord};
 pub use outcome::{Content, Outcome, Outgoing};
 pub use position::Position;
 
+use crate::idempotency::IdempotencyStore;
 use crate::topic::TopicPattern;
 use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
@@ -86,6 +88,13 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Manages topics and reads their state.
     fn admin(&self) -> Self::Admin;
+
+    /// Keeps on the server which events were handled, for subscriptions that name the transport
+    /// as their store ([`Capabilities::idempotency`]). Each call gives another handle to the same.
+    /// `None`, the default, if the server is not made for it.
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        None
+    }
 }
 
 /// Publishes batches of events.

@@ -11,9 +11,10 @@ mod together;
 mod topic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use polybus_core::Timestamp;
+use polybus_core::idempotency::MemoryIdempotency;
 use polybus_core::transport::Outgoing;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -53,6 +54,8 @@ pub(crate) struct Broker {
     /// Publishers that wait for room.
     waiting: AtomicUsize,
     room: Notify,
+    /// Made when it is first asked for: few need it.
+    idempotency: OnceLock<Arc<MemoryIdempotency>>,
 }
 
 impl Broker {
@@ -68,7 +71,13 @@ impl Broker {
             delivery_deadline: config.delivery_deadline,
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
+            idempotency: OnceLock::new(),
         }
+    }
+
+    /// Which events were handled.
+    pub(crate) fn idempotency(&self) -> Arc<MemoryIdempotency> {
+        Arc::clone(self.idempotency.get_or_init(Arc::default))
     }
 
     /// The state, for a call that makes nothing available to anybody.

@@ -12,6 +12,7 @@ mod entries;
 mod following;
 #[cfg(test)]
 mod forwarding;
+mod idempotency;
 #[cfg(test)]
 mod publishing;
 #[cfg(test)]

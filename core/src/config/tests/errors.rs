@@ -24,8 +24,8 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "[subscriptions.deal-watch]\nconcurency = 3",
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
-         handler_timeout\
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `concurrency`?",
     );
     check(
@@ -53,6 +53,47 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
          batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback\
          \n  did you mean `topic`?",
+    );
+}
+
+#[test]
+fn settings_of_idempotency_that_can_not_work_say_why() {
+    let of = |settings: &str| format!("[subscriptions.a]\nidempotency = {{ {settings} }}");
+    check(
+        &of("lease = '1s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.store: is missing",
+    );
+    check(
+        &of("store = 'redis', lease = '10ms'"),
+        "polybus.toml:4: subscriptions.a.idempotency.lease: 10ms is too short to be renewed in \
+         time; give it 100ms or more",
+    );
+    check(
+        &of("store = 'redis', retain = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.retain: 10s is below `lease`, which is 30s",
+    );
+    check(
+        &of("store = 'redis', ttl = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.ttl: unknown key; known: store, lease, retain",
+    );
+}
+
+#[test]
+fn a_window_that_can_not_work_says_why() {
+    let of = |setting: &str| format!("[subscriptions.a]\n{setting}");
+    check(
+        &of("max_in_flight_age = '0s'"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: leaves an event no time; write `false` \
+         for any age",
+    );
+    check(
+        &of("max_in_flight_age = true"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: must be a duration, as `\"30s\"`, or \
+         `false`",
+    );
+    check(
+        &of("max_in_flight_bytes = 0"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_bytes: must be at least 1",
     );
 }
 
@@ -126,8 +167,9 @@ const WRONG_SUBSCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("retry = 5", "retry: must be a table, not `5`"),
     (
-        "ordering = 'partition'",
-        "ordering: `partition` is unknown; known: key, none",
+        "ordering = 'partitions'",
+        "ordering: `partitions` is unknown; known: key, partition, none\
+             \n  did you mean `partition`?",
     ),
     (
         "unhandled = 'dead-letter'",
@@ -289,8 +331,8 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "[subscriptions.\"a.b\"]\ngroups = 'g'",
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
-         handler_timeout\
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `group`?",
     );
 }

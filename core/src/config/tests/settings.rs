@@ -95,6 +95,9 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.max_in_flight, 1024);
     assert_eq!(subscription.takeover_after, Duration::from_secs(60));
     assert_eq!(subscription.handler_timeout, None);
+    assert_eq!(subscription.max_in_flight_bytes, 64 << 20);
+    let age = subscription.max_in_flight_age;
+    assert_eq!(age, Some(Duration::from_secs(600)));
 }
 
 #[test]
@@ -238,4 +241,34 @@ fn a_file_is_read_and_named_in_errors() {
     let error = Config::from_file(&path).unwrap_err().to_string();
     let start = format!("{}: the config file can't be read: ", path.display());
     assert!(error.starts_with(&start), "{error}");
+}
+
+#[test]
+fn idempotency_has_a_store_and_defaults() {
+    let text = "[service]\nname = 's'\n[subscriptions.a]\nidempotency = { store = 'redis', lease = '10s', \
+                retain = '1d' }\n[subscriptions.b]\nidempotency = { store = 'memory' }";
+    let config = parse(text, &[]).unwrap();
+    let idempotency = |name| config.subscription(name).idempotency.unwrap();
+    let (a, b) = (idempotency("a"), idempotency("b"));
+    assert_eq!(a.store, "redis");
+    assert_eq!(a.origin().to_string(), "polybus.toml:4");
+    assert_eq!((a.lease.as_secs(), a.retain.as_secs()), (10, 86_400));
+    assert_eq!((b.lease.as_secs(), b.retain.as_secs()), (30, 7 * 86_400));
+    assert_eq!(config.subscription("c").idempotency, None);
+}
+
+#[test]
+fn the_window_of_a_subscription_has_events_bytes_and_age() {
+    let of = |settings: &str| {
+        let text = format!("[service]\nname = 's'\n[subscriptions.a]\n{settings}");
+        parse(&text, &[]).unwrap().subscription("a")
+    };
+    let a = of("max_in_flight_bytes = '1MiB'\nmax_in_flight_age = '1h'\nordering = 'partition'");
+    assert_eq!(a.max_in_flight_bytes, 1 << 20);
+    assert_eq!(a.max_in_flight_age, Some(Duration::from_secs(3_600)));
+    assert_eq!(a.ordering, Ordering::Partition);
+    for never in ["false", "'false'"] {
+        let a = of(&format!("max_in_flight_age = {never}"));
+        assert_eq!(a.max_in_flight_age, None);
+    }
 }

@@ -44,7 +44,11 @@ impl Engine {
 
     fn collect_waiting(&mut self, handler: usize, lane: LaneId) {
         let handlers = Arc::clone(&self.handlers);
+        let claims = self.claims.as_ref();
         let same = |job: &Job| {
+            if !claims.is_none_or(|claims| claims.holds(job)) {
+                return false;
+            }
             let event = job.delivery.event().ok();
             let found = event.and_then(|event| handlers.find(event));
             let suspect = self.suspicions[job.source].is_of(job);
@@ -65,6 +69,7 @@ impl Engine {
             self.settlements[job.source].is_current(token)
         });
         lost.into_iter().for_each(|job| self.release(job));
+        let jobs = self.keep_claimed(jobs);
         if jobs.is_empty() {
             return;
         }

@@ -187,12 +187,8 @@ impl Engine {
             }
             Held::Stored { what, settled } => self.on_stored(job, what, settled),
             Held::Noted(before) => self.on_noted(job, before),
-            Held::Lost => {
-                self.end_trial(&mut job);
-                self.counters.stale(1);
-                self.in_flight -= 1;
-                self.end(job, Progress::Released);
-            }
+            // To settle it is stale, and counted as such.
+            Held::Lost => self.release(job),
             Held::Stopped => self.release(job),
         }
     }
@@ -209,7 +205,7 @@ impl Engine {
             }
         };
         if settled {
-            self.in_flight -= 1;
+            self.window.settled();
             self.end(job, progress);
         } else {
             self.settle(job, Settlement::Ack, progress);
@@ -239,14 +235,15 @@ impl Engine {
 
     /// Settles a job and ends it.
     pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
-        self.settlements[job.source].push(job.delivery.token(), settlement);
+        let due = (job.source, job.delivery.token(), settlement);
+        self.settle_claimed(job.claim, progress, due);
         self.end(job, progress);
     }
 
     /// Ends a job and lets the next of its lane go on.
     fn end(&mut self, job: Job, progress: Progress) {
         self.observe(&job, progress);
-        self.arrivals.done(job.arrival);
+        self.window.done(job.arrival, &job.delivery);
         let Job {
             lane,
             attempt,

@@ -13,7 +13,7 @@ use super::{Decided, Work};
 use crate::backoff;
 use crate::config::Unhandled;
 use crate::event::on_behalf_of;
-use crate::handler::{Failure, FailureKind, Handled, Registered, Verdict};
+use crate::handler::{Failure, FailureKind, Handled, Registered, Started, Verdict};
 use crate::middleware::Transaction;
 use crate::runtime::Progress;
 use crate::runtime::dead_letter::{Origin, Reason, letter_of};
@@ -121,10 +121,13 @@ impl Work {
             topic = %delivery.topic(), event_type = event.event_type(), event_id = event.id(), attempt);
         let start = || on_behalf_of(Some(event), || handler.call(delivery, &call));
         let handled = match span.in_scope(start) {
-            Ok(mut handling) => {
-                let handling = poll_fn(|context| {
-                    on_behalf_of(Some(event), || handling.as_mut().poll(context))
-                });
+            Ok(started) if started.later.is_some() => Err(Failure::permanent(Error::new(
+                ErrorKind::Handler,
+                "an exactly-once handler can't take an `Acknowledge`: it says what becomes of its event when it returns",
+            ))),
+            Ok(Started { mut future, .. }) => {
+                let handling =
+                    poll_fn(|context| on_behalf_of(Some(event), || future.as_mut().poll(context)));
                 limited(handling.instrument(span), limit).await
             }
             Err(failure) => Err(failure),

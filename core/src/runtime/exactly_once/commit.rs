@@ -107,7 +107,10 @@ impl Work {
                 Progress::Dropped => counters.dropped(1),
                 Progress::Unhandled => counters.unhandled(1),
                 Progress::DeadLettered => counters.dead_lettered(1),
-                Progress::Retried | Progress::Delayed | Progress::Released => {}
+                Progress::Retried
+                | Progress::Delayed
+                | Progress::Duplicate
+                | Progress::Released => {}
             }
             self.observe(delivery, decided.attempt, decided.progress);
         }
