@@ -68,7 +68,7 @@ mod topics;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
-pub use dead_letters::{DeadLetters, Letter, Page, Purge, Replay, ReplayReport};
+pub use dead_letters::{DeadLetters, Letter, Letters, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
 pub use made::BusEvent;
 pub use publish::Enqueued;
