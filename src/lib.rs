@@ -74,7 +74,7 @@ mod transaction;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
-pub use dead_letters::{DeadLetters, Letter, Page, Purge, Replay, ReplayReport};
+pub use dead_letters::{DeadLetters, Letter, Letters, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
 pub use lifecycle::TopicLag;
 pub use made::BusEvent;

@@ -48,7 +48,7 @@ impl DeadLetters {
 
     /// Reads a page of the letters, the oldest first, without changing anything: nobody's position
     /// moves. Records that are no dead letters are passed over. Await it for the letters, or call
-    /// [`page`](List::page) to go on behind it.
+    /// [`page`](Letters::page) to go on behind it.
     ///
     /// ```no_run
     /// # async fn example(letters: polybus::DeadLetters) -> polybus::Result<()> {
@@ -68,8 +68,8 @@ impl DeadLetters {
     /// topic; [`Config`](ErrorKind::Config) if several do, or none is named so;
     /// [`Unsupported`](ErrorKind::Unsupported) if the transport can't
     /// [browse](crate::transport::Capabilities::browse); those of the server.
-    pub fn list(&self) -> List {
-        List {
+    pub fn list(&self) -> Letters {
+        Letters {
             letters: self.clone(),
             after: Vec::new(),
             limit: PAGE,
@@ -184,7 +184,7 @@ impl DeadLetters {
 /// A page of dead letters in the making. See [`DeadLetters::list`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing is read until it is awaited"]
-pub struct List {
+pub struct Letters {
     letters: DeadLetters,
     after: Vec<Position>,
     limit: usize,
@@ -200,7 +200,7 @@ pub struct Page {
     after: Vec<Position>,
 }
 
-impl List {
+impl Letters {
     /// How many letters it holds at most, at least 1. Default: 100.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit.max(1);
@@ -233,7 +233,7 @@ impl List {
     }
 }
 
-impl IntoFuture for List {
+impl IntoFuture for Letters {
     type Output = Result<Vec<Letter>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
