@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use polybus::{Bus, Config, Error, ErrorKind, Event, Payload, Result, Start, State, Transaction};
+use polybus::{
+    Bus, Config, Context, Error, ErrorKind, Event, Payload, Result, Start, State, Transaction,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -50,17 +52,19 @@ const CONFIG: &str = r#"
 
 const ORDERS: u32 = 500;
 
-/// Publishes first and fails then, every second time. Nothing is left of such an attempt.
+/// Publishes first, and fails then at the first attempt. Nothing is left of that.
 async fn pay(
     Payload(placed): Payload<OrderPlaced>,
     State(attempts): State<Arc<AtomicU32>>,
+    context: Context,
     tx: Transaction,
 ) -> Result<()> {
     tx.publish(OrderPaid {
         order: placed.order,
     })
     .await?;
-    if attempts.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+    attempts.fetch_add(1, Ordering::Relaxed);
+    if context.attempt() == 1 {
         return Err(Error::new(ErrorKind::Handler, "the bank is busy").with_retryable(true));
     }
     Ok(())

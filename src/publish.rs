@@ -30,7 +30,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`NoRoute`](crate::ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](ErrorKind::TooLarge)
+    /// [`NoRoute`](crate::ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](crate::ErrorKind::TooLarge)
     /// over the service's `max_event_size`, [`InvalidEvent`](crate::ErrorKind::InvalidEvent) and
     /// [`Encode`](crate::ErrorKind::Encode) for what is no event, and those of the transport. The error's
     /// [`effect`](crate::Error::effect) says whether the event may have been stored all the same.

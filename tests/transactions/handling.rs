@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use polybus::testing::{Fault, Progress};
+use polybus::testing::{DeadLetter, Fault, Progress};
 use polybus::{
     Batch, Bus, Effect, Error, ErrorKind, Event, Payload, Result, State, Transaction, Verdict,
 };
@@ -99,7 +99,7 @@ async fn a_dead_letter_takes_the_place_of_what_was_published() {
         reasons.iter().any(|it| it.contains("no such thing")),
         "{reasons:?}"
     );
-    let attempts: Vec<_> = letters.iter().map(|it| it.attempts()).collect();
+    let attempts: Vec<_> = letters.iter().map(DeadLetter::attempts).collect();
     assert!(
         attempts.contains(&3) && attempts.contains(&1),
         "{attempts:?}"

@@ -15,7 +15,7 @@ use polybus_core::transport::{
     Transport,
 };
 use polybus_core::{Effect, ErrorKind, Event, Topic};
-use polybus_kafka::{KafkaSubscriber, KafkaTransport};
+use polybus_kafka::{KafkaPublisher, KafkaSubscriber, KafkaTransport};
 use polybus_test_support::{KafkaServer, unique_name};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -99,6 +99,50 @@ async fn another_process_of_the_same_id_shuts_out_the_first() {
     assert_eq!(ids(&first, &topic).await, ["0", "1", "3"]);
 }
 
+/// Publishes transactions, which are numbered, while the broker is killed and comes back, and
+/// returns what was told of each.
+async fn cut_by_kills(
+    server: &KafkaServer,
+    publisher: &KafkaPublisher,
+    batch: impl Fn(usize) -> Vec<Outgoing>,
+) -> Vec<polybus_core::Result<()>> {
+    let (stored, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = async {
+        let mut told = Vec::new();
+        while !stop.load(Ordering::SeqCst) {
+            let outcome = publisher.publish_together(&batch(told.len())).await;
+            if outcome.is_ok() {
+                stored.fetch_add(1, Ordering::SeqCst);
+            }
+            told.push(outcome.map(drop));
+        }
+        told
+    };
+    let reach = async |count: usize| {
+        let end = deadline();
+        while stored.load(Ordering::SeqCst) < count {
+            assert!(
+                Instant::now() < end,
+                "{} stored",
+                stored.load(Ordering::SeqCst)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let faults = async {
+        for round in 1..4 {
+            reach(round * 30).await;
+            server.kill().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            server.restart().await.unwrap();
+            let now = stored.load(Ordering::SeqCst);
+            reach(now + 5).await;
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(work, faults).0
+}
+
 /// Kills the broker while transactions are under way: each of them is stored whole or not at all,
 /// as was told, and the publisher goes on afterwards.
 #[tokio::test(flavor = "multi_thread")]
@@ -116,43 +160,7 @@ async fn transactions_cut_by_a_killed_broker_are_whole_or_nothing() {
         batch.extend(numbered(&topics[1], numbers, 1));
         batch
     };
-    let told: Vec<_> = {
-        let (stored, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = async {
-            let mut told = Vec::new();
-            while !stop.load(Ordering::SeqCst) {
-                let outcome = publisher.publish_together(&batch(told.len())).await;
-                if outcome.is_ok() {
-                    stored.fetch_add(1, Ordering::SeqCst);
-                }
-                told.push(outcome.map(drop));
-            }
-            told
-        };
-        let reach = async |count: usize| {
-            let end = deadline();
-            while stored.load(Ordering::SeqCst) < count {
-                assert!(
-                    Instant::now() < end,
-                    "{} stored",
-                    stored.load(Ordering::SeqCst)
-                );
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let faults = async {
-            for round in 1..4 {
-                reach(round * 30).await;
-                server.kill().await.unwrap();
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                server.restart().await.unwrap();
-                let now = stored.load(Ordering::SeqCst);
-                reach(now + 5).await;
-            }
-            stop.store(true, Ordering::SeqCst);
-        };
-        tokio::join!(work, faults).0
-    };
+    let told = cut_by_kills(&server, &publisher, batch).await;
     let cut = told.iter().filter(|it| it.is_err()).count();
     assert!(cut > 0, "no transaction was cut");
     let mut came = BTreeMap::<usize, usize>::new();

@@ -10,7 +10,7 @@ use crate::client::{Arg, Cmd, Value};
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::{Failure, Origin};
-use crate::reply;
+use crate::reply::{self, EntryId};
 use crate::scripts;
 use crate::writing::Writing;
 
@@ -30,9 +30,8 @@ pub(crate) async fn publish(
     let command = command(origin, writing, batch)?;
     let answer = connection.call(&command, deadline).await;
     let answer = answer.map_err(|failure| refused(failure, origin, batch))?;
-    let ids = match answer {
-        Value::Array(ids) => ids,
-        _ => return Err(origin.malformed(OPERATION)),
+    let Value::Array(ids) = answer else {
+        return Err(origin.malformed(OPERATION));
     };
     // In place of the ids, an entry that could not be written, by its number, and why.
     if let [Value::Int(failed), why] = &ids[..] {
@@ -50,7 +49,7 @@ pub(crate) async fn publish(
     }
     let positions = ids
         .iter()
-        .map(|id| reply::entry_id(id).map(|id| id.position()));
+        .map(|id| reply::entry_id(id).map(EntryId::position));
     let positions: Option<Vec<_>> = positions.collect();
     let positions = positions.filter(|it| it.len() == batch.len());
     positions.ok_or_else(|| origin.malformed(OPERATION))
@@ -70,7 +69,11 @@ fn command(origin: &Origin, writing: &Writing, batch: &[Outgoing]) -> Result<Cmd
         });
         let append = entry::append(outgoing, writing, &mut scratch);
         // `XADD` and the stream go first.
-        let rest: Vec<Vec<u8>> = append.args_iter().skip(2).filter_map(simple).collect();
+        let rest: Vec<Vec<u8>> = append
+            .args_iter()
+            .skip(2)
+            .filter_map(|it| simple(&it))
+            .collect();
         if rest.len() > MOST_ARGUMENTS {
             let why = "the event has too many headers for a transaction";
             let error = origin.plain(ErrorKind::TooLarge, why);
@@ -94,7 +97,7 @@ fn command(origin: &Origin, writing: &Writing, batch: &[Outgoing]) -> Result<Cmd
     Ok(command)
 }
 
-fn simple(argument: Arg<&[u8]>) -> Option<Vec<u8>> {
+fn simple(argument: &Arg<&[u8]>) -> Option<Vec<u8>> {
     match argument {
         Arg::Simple(bytes) => Some(bytes.to_vec()),
         // The cursor of a scan, which `XADD` has not.

@@ -87,9 +87,8 @@ async fn together(
 
 /// A transaction that must fail, certainly without effect.
 async fn refused(sender: &Sender, batch: &[Outgoing]) -> Check<Error> {
-    let error = match together(sender, batch).await? {
-        Err(error) => error,
-        Ok(_) => return Err(Failure::new("a transaction that can't be was Accepted")),
+    let Err(error) = together(sender, batch).await? else {
+        return Err(Failure::new("a transaction that can't be was Accepted"));
     };
     ensure!(
         error.effect() == Effect::NotApplied,

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{Instant, timeout};
 
 use super::pending::{Pending, Ticket};
-use super::producer::Producer;
+use super::producer::{Handle, Producer};
 use super::{ROOM_CHECK, blocking, record};
 use crate::client::Transactional;
 use crate::error::{Origin, code_of};
@@ -102,7 +102,7 @@ impl Session {
         deadline: Instant,
     ) -> Result<Vec<Position>, Failed> {
         let not_stored = |error: Error| error.with_effect(Effect::NotApplied);
-        let begun = self.blocking(|handle| handle.begin_transaction()).await;
+        let begun = self.blocking(Handle::begin_transaction).await;
         begun.map_err(|error| Failed::Broken(not_stored(error)))?;
         let prepared = self.prepare(batch, offsets, deadline).await;
         let prepared = match prepared {
@@ -215,7 +215,7 @@ impl Session {
 
     async fn blocking(
         &self,
-        call: impl FnOnce(&super::producer::Handle) -> Result<(), KafkaError> + Send + 'static,
+        call: impl FnOnce(&Handle) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<(), Error> {
         let handle = self.producer.handle();
         match blocking(move || call(&handle)).await {
