@@ -8,7 +8,7 @@ use polybus_core::{Error, ErrorKind, Result};
 use redis::RedisResult;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::client::{Client, Cmd, Pipeline, Value};
 use crate::error::Failure;
@@ -16,6 +16,9 @@ use crate::error::Failure;
 /// The first pause between two attempts to connect; it doubles up to `MAX_PAUSE`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which part of its time a caller must have left to begin with an attempt of its own.
+const LEAST_PART: u32 = 4;
 
 /// A connection. Clones share it; commands are answered in the order they were sent.
 ///
@@ -189,11 +192,24 @@ impl Link {
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
-        let deadline = deadline.min(Instant::now() + self.client.connect_deadline());
-        let waited = timeout_at(deadline, self.attempts.lock()).await;
-        let Ok(mut attempts) = waited else {
-            let origin = self.client.origin();
-            return Err(origin.unreachable("others are still trying to connect"));
+        let begin = Instant::now();
+        let deadline = deadline.min(begin + self.client.connect_deadline());
+        // The one who has waited longest has the least time left. An attempt in the last moments of
+        // each would fail, and hold up those who have time for one.
+        let latest = deadline - deadline.saturating_duration_since(begin) / LEAST_PART;
+        let mut attempts = loop {
+            let Ok(attempts) = timeout_at(deadline, self.attempts.lock()).await else {
+                let origin = self.client.origin();
+                return Err(origin.unreachable("others are still trying to connect"));
+            };
+            if attempts.next.max(Instant::now()) <= latest || self.current().is_some() {
+                break attempts;
+            }
+            drop(attempts);
+            if timeout_at(deadline, sleep(MIN_PAUSE)).await.is_err() {
+                let origin = self.client.origin();
+                return Err(origin.unreachable("there was no time left for an attempt"));
+            }
         };
         loop {
             if let Some(connection) = self.current() {

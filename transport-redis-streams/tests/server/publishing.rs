@@ -138,6 +138,35 @@ async fn what_comes_behind_a_lost_connection_takes_a_new_one() {
 }
 
 #[tokio::test]
+async fn many_callers_do_not_keep_each_other_from_connecting() {
+    const CALLERS: u32 = 50;
+    let server = RedisServer::shared().await;
+    let proxy = TcpProxy::in_front_of(server.url()).await.unwrap();
+    let mut config = RedisConfig::new(format!("redis://{}", proxy.address()));
+    config.connect_deadline = Duration::from_millis(1_500);
+    let stagger = config.connect_deadline / CALLERS;
+    let transport = RedisTransport::connect(config).await.unwrap();
+    let publisher = transport.publisher().await.unwrap();
+    let topic = topic();
+    proxy.cut();
+    // Each calls as soon as its last call has failed, and the one before it is a little older.
+    let callers = (0..CALLERS).map(|caller| {
+        let (publisher, topic) = (&publisher, topic.clone());
+        async move {
+            tokio::time::sleep(stagger * caller).await;
+            while !publisher.publish(&events(&topic, 0..1)).await[0].is_accepted() {}
+        }
+    });
+    let mended = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        proxy.mend();
+    };
+    let all = async { tokio::join!(futures::future::join_all(callers), mended) };
+    let all = timeout(Duration::from_secs(5) + crate::support::PATIENCE, all).await;
+    assert!(all.is_ok(), "the server is there, and nobody reaches it");
+}
+
+#[tokio::test]
 async fn what_was_sent_to_a_server_that_dies_is_unknown() {
     let server = RedisServer::start().await.unwrap();
     let (transport, topic) = (connect(&server).await, topic());
