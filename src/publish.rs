@@ -43,7 +43,7 @@ impl Bus {
     /// Dropped, the event may or may not have been published, and may stand behind later ones of
     /// its key.
     pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         receipt(self.publishing()?.publish(&way, outgoing, size).await)
     }
 
@@ -58,7 +58,7 @@ impl Bus {
     ///
     /// As [`publish`](Self::publish).
     pub async fn try_publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let published = self.publishing()?.try_publish(&way, outgoing, size);
         receipt(published.await?)
     }
@@ -82,7 +82,7 @@ impl Bus {
     ///
     /// At once, those of [`publish`](Self::publish) that are not the transport's.
     pub fn enqueue(&self, event: impl IntoEvent) -> Result<Enqueued> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let publishing = self.publishing()?;
         Ok(Enqueued(publishing.enqueue(way, outgoing, size)))
     }
@@ -102,17 +102,18 @@ impl Bus {
         let mut events = events.into_iter();
         // A guess by the iterator, which may be wrong or boundless.
         let expected = events.size_hint().0.min(1 << 16);
-        let mut last: Option<Arc<Way>> = None;
-        let next = || {
-            let routed = self.route(events.next()?, last.as_ref());
-            let routed = routed.and_then(|routed| self.publishing().map(|_| routed));
-            if let Ok((way, ..)) = &routed
-                && last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, way))
-            {
-                last = Some(Arc::clone(way));
-            }
-            Some(routed)
+        // The way of the event before, which mostly is that of the next one as well.
+        let mut known: Option<Arc<Way>> = None;
+        let mut route = |event: I::Item| {
+            self.publishing()?;
+            let way = match &mut known {
+                Some(way) if way.event_type() == event.event_type() => way,
+                known => known.insert(self.way(event.event_type())?),
+            };
+            let (outgoing, size) = self.outgoing(event, way)?;
+            Ok((way.place(), outgoing, size))
         };
+        let next = || events.next().map(&mut route);
         let publishing = &self.inner.publishing;
         publishing.publish_all(expected, next).await
     }
@@ -158,23 +159,25 @@ impl Bus {
         }
     }
 
-    /// `known` is a way that may be that of the event.
-    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Routed> {
-        let way = match known {
-            Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
-            _ => {
-                let inner = &self.inner;
-                inner.publishing.way(&inner.routes, event.event_type())?
-            }
-        };
+    fn route(&self, event: impl IntoEvent) -> Result<Routed> {
+        let way = self.way(event.event_type())?;
+        let (outgoing, size) = self.outgoing(event, &way)?;
+        Ok((way, outgoing, size))
+    }
+
+    fn way(&self, event_type: &str) -> Result<Arc<Way>> {
+        self.inner.publishing.way(&self.inner.routes, event_type)
+    }
+
+    /// Makes the event, and looks at its size.
+    fn outgoing(&self, event: impl IntoEvent, way: &Way) -> Result<(Outgoing, usize)> {
         let service = &self.inner.config.service;
         let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
         let (size, limit) = (event.size(), service.max_event_size);
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));
         }
-        let outgoing = Outgoing::new(way.topic().clone(), event);
-        Ok((way, outgoing, size))
+        Ok((Outgoing::new(way.topic().clone(), event), size))
     }
 
     fn publishing(&self) -> Result<&middleware::Publishing> {

@@ -6,9 +6,9 @@ mod extension;
 mod id;
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
+use triomphe::Arc;
 
 pub use builder::EventBuilder;
 pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo};
@@ -57,7 +57,7 @@ pub struct Event {
     data: Option<Bytes>,
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Head {
     id: EventId,
     attributes: Attributes,
@@ -193,7 +193,7 @@ impl Event {
             .iter()
             .map(|(name, value)| name.len() + value.size())
             .sum();
-        self.id().len()
+        self.head.id.len()
             + head.source.len()
             + head.event_type.len()
             + optional

@@ -1,17 +1,23 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result};
+use crate::{Error, ErrorKind, Pattern, Result, Text};
+
+/// How many event types a set remembers the handler of, as the route table does of routes.
+const REMEMBERED_TYPES: usize = 4096;
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
-    /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, usize>,
+    /// The usual way: one hash probe for a type that was looked for before.
+    known: RwLock<HashMap<Text, Option<usize>, RandomState>>,
     handlers: Vec<Registered>,
 }
 
@@ -104,7 +110,6 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let by_type: HashMap<_, _> = self.types.iter().copied().collect();
         let types = self
             .types
             .into_iter()
@@ -118,7 +123,7 @@ impl HandlerSetBuilder {
         }
         Ok(HandlerSet {
             by_pattern,
-            by_type,
+            known: RwLock::default(),
             handlers: self.handlers,
         })
     }
@@ -143,9 +148,26 @@ impl HandlerSet {
 
     /// The most specific handler for an event type, and its index.
     pub(crate) fn find(&self, event_type: &str) -> Option<(usize, &Registered)> {
-        let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
-        let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
-        Some((index, &self.handlers[index]))
+        let index = match self.remembered(event_type) {
+            Some(found) => found,
+            None => self.look_up(event_type),
+        };
+        index.map(|index| (index, &self.handlers[index]))
+    }
+
+    fn remembered(&self, event_type: &str) -> Option<Option<usize>> {
+        // A panic can't leave the map half changed.
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(event_type).copied()
+    }
+
+    fn look_up(&self, event_type: &str) -> Option<usize> {
+        let found = self.by_pattern.find(event_type).map(|(_, index)| *index);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < REMEMBERED_TYPES {
+            known.insert(event_type.into(), found);
+        }
+        found
     }
 
     /// A handler by its index.

@@ -28,4 +28,4 @@ mod route;
 mod shared;
 
 pub use failed::FailedEvent;
-pub use publishing::{Closed, Enqueued, PublishStats, Published, Publishing, Way};
+pub use publishing::{Closed, Enqueued, Place, PublishStats, Published, Publishing, Way};

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
 
 use super::job::Job;
 
@@ -14,7 +16,7 @@ pub(super) struct LaneId(u64);
 pub(super) struct Lanes {
     hasher: RandomState,
     /// The lanes in which a job is at work.
-    occupied: HashMap<LaneId, Lane>,
+    occupied: HashMap<LaneId, Lane, RandomState>,
 }
 
 #[derive(Debug)]

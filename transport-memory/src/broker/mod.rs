@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::MemoryConfig;
 use log::Limits;
-pub(crate) use log::{Measure, Stored};
+pub(crate) use log::Measure;
 pub(crate) use state::{Progress, State, Taken};
 
 /// A member of a group, unique for as long as the broker lives.

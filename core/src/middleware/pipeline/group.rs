@@ -38,6 +38,7 @@ pub(in crate::middleware) struct Meta {
 }
 
 impl Entry {
+    #[inline]
     pub(in crate::middleware) fn new(
         outgoing: Outgoing,
         group: u32,
@@ -98,6 +99,7 @@ impl Batch {
             || (self.len() + events <= limits.max_events && self.bytes + bytes <= limits.max_bytes)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
         self.bytes += entry.meta.bytes as usize;
         self.outgoing.push(entry.outgoing);
