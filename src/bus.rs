@@ -20,6 +20,7 @@ use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
 use crate::transport::{DynPublisher, DynTransport};
+use crate::version::Migrations;
 use crate::{Error, ErrorKind, Result, Text};
 
 /// One event bus over all transports of a config. Clones are handles to the same bus.
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) publishing: Publishing,
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The steps between versions of data.
+    pub(crate) migrations: Arc<Migrations>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
     pub(crate) any_ended: CancellationToken,
@@ -75,6 +78,7 @@ impl Bus {
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
         observer: Option<Arc<dyn Observer>>,
+        migrations: Migrations,
     ) -> Self {
         let inner = Inner {
             publishing,
@@ -82,6 +86,7 @@ impl Bus {
             routes,
             transports,
             observer,
+            migrations: Arc::new(migrations),
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),

@@ -50,10 +50,13 @@
 //! | `memory` (default) | `kind = "memory"`, [`BusBuilder::in_memory`] and [`TestBus::from_file`] for tests |
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
+//! | `console` | `kind = "console"`: prints events, for development |
 //! | `full` | all of them |
 
 mod builder;
 mod bus;
+#[cfg(feature = "console")]
+pub mod console;
 mod failed;
 mod kinds;
 mod made;
@@ -89,7 +92,7 @@ pub use polybus_core::{
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, handler, middleware, routing, runtime, time, transport,
+    codec, config, event, format, handler, middleware, routing, runtime, time, transport, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

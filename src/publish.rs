@@ -106,11 +106,13 @@ impl Bus {
         let mut known: Option<Arc<Way>> = None;
         let mut route = |event: I::Item| {
             self.publishing()?;
+            let with_origin = self.with_origin(&event);
+            let event_type = with_origin.as_deref().unwrap_or_else(|| event.event_type());
             let way = match &mut known {
-                Some(way) if way.event_type() == event.event_type() => way,
-                known => known.insert(self.way(event.event_type())?),
+                Some(way) if way.event_type() == event_type => way,
+                known => known.insert(self.way(event_type)?),
             };
-            let (outgoing, size) = self.outgoing(event, way)?;
+            let (outgoing, size) = self.outgoing(event, way, with_origin.as_ref())?;
             Ok((way.place(), outgoing, size))
         };
         let next = || events.next().map(&mut route);
@@ -160,9 +162,18 @@ impl Bus {
     }
 
     fn route(&self, event: impl IntoEvent) -> Result<Routed> {
-        let way = self.way(event.event_type())?;
-        let (outgoing, size) = self.outgoing(event, &way)?;
+        let with_origin = self.with_origin(&event);
+        let event_type = with_origin.as_deref().unwrap_or_else(|| event.event_type());
+        let way = self.way(event_type)?;
+        let (outgoing, size) = self.outgoing(event, &way, with_origin.as_ref())?;
         Ok((way, outgoing, size))
+    }
+
+    /// The event's type with the service's origin before it, if that is to be put there.
+    fn with_origin(&self, event: &impl IntoEvent) -> Option<Text> {
+        let origin = self.inner.config.service.origin.as_ref()?;
+        let event_type = (!event.is_event()).then(|| event.event_type())?;
+        Some(Text::from(format!("{origin}.{event_type}")))
     }
 
     fn way(&self, event_type: &str) -> Result<Arc<Way>> {
@@ -170,9 +181,18 @@ impl Bus {
     }
 
     /// Makes the event, and looks at its size.
-    fn outgoing(&self, event: impl IntoEvent, way: &Way) -> Result<(Outgoing, usize)> {
+    fn outgoing(
+        &self,
+        event: impl IntoEvent,
+        way: &Way,
+        event_type: Option<&Text>,
+    ) -> Result<(Outgoing, usize)> {
         let service = &self.inner.config.service;
-        let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
+        let defaults = EventDefaults::new(&service.name, way.codec());
+        let event = match event_type {
+            Some(event_type) => event.into_event(&defaults.with_event_type(event_type))?,
+            None => event.into_event(&defaults)?,
+        };
         let (size, limit) = (event.size(), service.max_event_size);
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));

@@ -36,12 +36,14 @@ pub struct Subscribe<S = ()> {
 
 impl Subscribe {
     pub(crate) fn new(bus: Bus, name: Text) -> Self {
-        let settings = bus.inner.config.subscription(&name);
+        let config = &bus.inner.config;
+        let settings = config.subscription(&name);
+        let handlers = HandlerSetBuilder::new().with_origin(config.service.origin.clone());
         Self {
             bus,
             name,
             settings,
-            handlers: HandlerSetBuilder::new(),
+            handlers,
             batch: Ok(BatchLimits::default()),
             state: (),
         }
@@ -152,13 +154,15 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
-    /// no handler, two for the same pattern, wrong limits of batches, or another subscription of this bus that would share
+    /// no handler, two for the same pattern, steps between versions of data that lead to no handler, wrong limits of batches, or another subscription of this bus that would share
     /// the group's events; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(mut self) -> Result<Subscription> {
+        let migrations = Arc::clone(&self.bus.inner.migrations);
+        self.handlers.migrations(migrations);
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
         if handlers.has_batches() {
@@ -231,6 +235,7 @@ async fn join(
     Ok(Source {
         subscriber: connected.transport.subscribe(membership).await?,
         publisher: connected.publisher.clone(),
+        prefix: bus.inner.config.topic_prefix(&reading.transport),
         admin: connected.transport.admin(),
         topics: reading.topics,
         transport: reading.transport,

@@ -18,6 +18,7 @@ pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
+pub mod format;
 pub mod handler;
 pub mod middleware;
 pub mod pattern;
@@ -27,6 +28,7 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod version;
 pub mod watermark;
 
 pub use codec::Codec;

@@ -7,7 +7,8 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use crate::config::KafkaConfig;
+use crate::config::{GroupProtocol, KafkaConfig};
+use crate::{access, properties};
 
 /// As large as any broker allows in practice: the broker's own limit decides, and its answer
 /// says so.
@@ -29,10 +30,13 @@ pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
 pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
     let mut client = base(config, client_id);
     client
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        // The partition of a key is that of the Java client.
-        .set("partitioner", "murmur2_random")
+        .set(
+            "enable.idempotence",
+            properties::allow_idempotence(config).to_string(),
+        )
+        .set("acks", config.acks.name())
+        .set("partitioner", config.partitioner.name())
+        .set("compression.codec", config.compression.name())
         .set("linger.ms", milliseconds(config.linger))
         .set("message.timeout.ms", milliseconds(config.delivery_deadline))
         .set("message.max.bytes", LARGEST_RECORD_BYTES.to_string())
@@ -51,7 +55,23 @@ pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig
     finish(client, config)
 }
 
-/// A member of a group, or one that only asks for a group's position.
+/// A member of a group, which keeps its place by the name of `instance`.
+pub(crate) fn member(
+    config: &KafkaConfig,
+    client_id: &Text,
+    group: &str,
+    instance: Option<&Text>,
+) -> ClientConfig {
+    let mut client = reading(config, client_id, group);
+    if let Some(instance) = instance
+        && properties::find(config, "group.instance.id").is_none()
+    {
+        client.set("group.instance.id", instance.as_str());
+    }
+    client
+}
+
+/// A client that asks for a group's position.
 pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
     let mut client = base(config, client_id);
     client
@@ -71,15 +91,19 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
 
 /// Whether brokers share out the partitions (KIP-848), not a member.
 pub(crate) fn is_broker_side(config: &KafkaConfig) -> bool {
-    let protocol = config.properties.get("group.protocol");
-    protocol.is_some_and(|protocol| protocol.as_str() == "consumer")
+    match properties::find(config, "group.protocol") {
+        Some(protocol) => protocol == "consumer",
+        None => config.group_protocol == GroupProtocol::Consumer,
+    }
 }
 
 /// How a consumer is a member. Also for one that never is: the client checks all settings
 /// against each other.
 fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    // The broker keeps these two to itself then, and the client refuses them.
-    if !is_broker_side(config) {
+    if is_broker_side(config) {
+        client.set("group.protocol", "consumer");
+    } else {
+        // The brokers keep these two to themselves otherwise, and the client refuses them.
         client
             .set("session.timeout.ms", milliseconds(config.session_timeout))
             .set("partition.assignment.strategy", "cooperative-sticky");
@@ -97,15 +121,14 @@ fn base(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
             milliseconds(LONGEST_RECONNECT_PAUSE),
         )
         .set_log_level(RDKafkaLogLevel::Info);
+    access::apply(&mut client, config);
     client
 }
 
 fn finish(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    for (name, value) in &config.properties {
-        client.set(name, value.as_str());
-        if name == "debug" {
-            client.set_log_level(RDKafkaLogLevel::Debug);
-        }
+    properties::apply(&mut client, config);
+    if properties::find(config, "debug").is_some() {
+        client.set_log_level(RDKafkaLogLevel::Debug);
     }
     client
 }

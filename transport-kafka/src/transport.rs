@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use polybus_core::transport::{Capabilities, KeyOrder, Subscription, Transport};
-use polybus_core::{ErrorKind, Result, Text};
+use polybus_core::{Error, ErrorKind, Result, Text};
+use rdkafka::error::KafkaError;
 use tokio::task::spawn_blocking;
 
 use crate::admin::KafkaAdmin;
@@ -10,6 +11,7 @@ use crate::config::KafkaConfig;
 use crate::error::Origin;
 use crate::publisher::KafkaPublisher;
 use crate::subscriber::KafkaSubscriber;
+use crate::{access, properties};
 
 /// A Kafka cluster.
 ///
@@ -37,21 +39,24 @@ impl KafkaTransport {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for a setting that is wrong; [`ErrorKind::Connect`] if no broker
-    /// answers within `connect_deadline`, naming the addresses and the client's last reason.
+    /// answers within `connect_deadline`, naming the addresses and the client's last reason;
+    /// [`ErrorKind::Unauthorized`], at once, if the brokers refuse the login or TLS with this client,
+    /// or their certificate is not accepted.
     pub async fn connect(config: KafkaConfig) -> Result<Self> {
         Self::connect_as("kafka".into(), "polybus".into(), config).await
     }
 
     /// Reaches a cluster under a name, for a service.
     pub(crate) async fn connect_as(name: Text, service: Text, config: KafkaConfig) -> Result<Self> {
-        let origin = Origin::new(name, config.brokers());
-        config
-            .validate()
-            .map_err(|error| origin.error("connect", ErrorKind::Config, error.message()))?;
+        let origin = Origin::new(name.clone(), config.brokers());
+        config.validate().map_err(|(key, why)| {
+            origin.error("connect", ErrorKind::Config, format!("`{key}` {why}"))
+        })?;
+        properties::warn(&config, &name);
         let client_id = config.client_id.as_deref().map_or(service, Text::from);
         let config = Arc::new(config);
         let asking =
-            Asking::new(&config, &client_id).map_err(|error| origin.client("connect", error))?;
+            Asking::new(&config, &client_id).map_err(|error| not_made(&config, &origin, error))?;
         let asking = Arc::new(asking);
         let (asked, within) = (Arc::clone(&asking), config.connect_deadline);
         match spawn_blocking(move || asked.reach(within)).await {
@@ -61,18 +66,27 @@ impl KafkaTransport {
                 origin,
                 asking,
             }),
-            Ok(Err(reason)) => {
-                let message = format!("no broker answered within {within:?}");
-                let error = origin.error("connect", ErrorKind::Connect, message);
-                Err(match reason {
-                    Some(reason) => error.with_note(reason),
-                    None => error,
-                })
+            Ok(Err(told)) => {
+                let late = format!("no broker answered within {within:?}");
+                Err(told.into_error(&config, &origin, late))
             }
             Err(_) => {
                 Err(origin.error("connect", ErrorKind::Closed, "the runtime is shutting down"))
             }
         }
+    }
+}
+
+/// A client that can't be made, mostly because OpenSSL does not like a file.
+fn not_made(config: &KafkaConfig, origin: &Origin, error: KafkaError) -> Error {
+    let advice = match &error {
+        KafkaError::ClientCreation(why) => access::advice_on_files(config, why),
+        _ => None,
+    };
+    let error = origin.client("connect", error);
+    match advice {
+        Some(advice) => error.with_note(advice),
+        None => error,
     }
 }
 

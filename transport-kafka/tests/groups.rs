@@ -14,7 +14,7 @@ use polybus_core::transport::{
     Admin, Delivery, Settlement, Settler, Start, Subscriber, Subscription, TopicSpec, Transport,
 };
 use polybus_core::{ErrorKind, Topic};
-use polybus_kafka::{KafkaPublisher, KafkaSubscriber, KafkaTransport};
+use polybus_kafka::{GroupProtocol, KafkaPublisher, KafkaSubscriber, KafkaTransport};
 use polybus_test_support::{KafkaServer, unique_name};
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
@@ -163,7 +163,8 @@ async fn the_same_holds_where_every_partition_is_revoked_each_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_holds_for_the_protocol_of_kip_848() {
     let server = KafkaServer::shared().await;
-    let config = config(server).property("group.protocol", "consumer");
+    let mut config = config(server);
+    config.group_protocol = GroupProtocol::Consumer;
     members_come_and_go(KafkaTransport::connect(config).await.unwrap()).await;
 }
 

@@ -116,19 +116,20 @@ impl Connection {
     }
 
     /// After a deadline the connection is given up: an answer that comes later would be of no
-    /// use, and a server that hangs must not collect commands.
+    /// use, and a server that hangs must not collect commands. So is one that failed: its task may
+    /// take a moment to end, and what is sent meanwhile would be unknown for nothing.
     async fn within<T>(
         &self,
         deadline: Instant,
         request: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Failure> {
-        match timeout_at(deadline, request).await {
-            Ok(result) => result.map_err(Failure::Lost),
-            Err(_) => {
-                self.abort();
-                Err(Failure::TimedOut)
-            }
-        }
+        let failure = match timeout_at(deadline, request).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => Failure::Lost(error),
+            Err(_) => Failure::TimedOut,
+        };
+        self.abort();
+        Err(failure)
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```toml
 //! [service]
 //! name = "deal-monitor"            # the source of events and the default group
+//! prefix = "${STAGE:-}"            # before the name of every topic, as `staging.`
 //!
 //! [transports.redis]
 //! kind = "redis-streams"
@@ -66,6 +67,7 @@ pub use subscription::{
     DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
 };
 
+use crate::topic::TopicPrefix;
 use crate::{Result, Text};
 use environment::Environment;
 
@@ -117,8 +119,9 @@ impl Config {
         Self::parse(&text, &name)
     }
 
-    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name,
-    /// and what its section says is not read, so that no variable in it need be set.
+    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name and
+    /// with its `prefix`. What else its section says is not read, so that no variable in it need
+    /// be set.
     ///
     /// # Errors
     ///
@@ -160,6 +163,13 @@ impl Config {
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
         read(text, file_name, &Environment::new(variables), |_| {})
+    }
+
+    /// What stands before the names of a transport's topics: its own `prefix`, or the service's.
+    pub fn topic_prefix(&self, transport: &str) -> TopicPrefix {
+        let section = self.transports.get(transport);
+        let own = section.and_then(|section| section.prefix.as_ref());
+        TopicPrefix::new(own.unwrap_or(&self.service.prefix).clone())
     }
 
     /// The settings of the subscription of a name, the defaults if it has none.

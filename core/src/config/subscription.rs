@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
 use super::fields;
+use crate::topic::TopicPrefix;
 use crate::transport::Start;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -162,18 +163,25 @@ pub enum DeadLetter {
 }
 
 impl DeadLetter {
-    /// The topic for what failed in a topic, if there is one.
-    pub fn topic(&self, topic: &Topic) -> Option<Topic> {
+    /// The topic for what failed in a topic, if there is one. The prefix of the transport's topics
+    /// stands before its name too.
+    pub fn topic(&self, topic: &Topic, prefix: &TopicPrefix) -> Option<Topic> {
         match self {
-            Self::Topic(template) => Some(template.fill(topic)),
+            Self::Topic(template) => {
+                let filled = template.fill(prefix.strip(topic.name()));
+                Some(prefix.apply(&filled))
+            }
             Self::Off => None,
         }
     }
 
     /// Whether a topic's name is that of dead letters of some topic.
-    pub fn covers(&self, topic: &Topic) -> bool {
+    pub fn covers(&self, topic: &Topic, prefix: &TopicPrefix) -> bool {
         match self {
-            Self::Topic(template) => template.covers(topic),
+            Self::Topic(template) => {
+                topic.name().starts_with(prefix.as_str())
+                    && template.covers(prefix.strip(topic.name()))
+            }
             Self::Off => false,
         }
     }
@@ -218,20 +226,19 @@ impl DeadLetterTopic {
             .with_note("write a name as `{topic}.dlq`, or `false` for no dead letters"))
     }
 
-    /// The topic for what failed in `topic`.
-    pub fn fill(&self, topic: &Topic) -> Topic {
-        Topic::new(self.template.replace(Self::TOPIC, topic.name()))
+    /// The name of the topic for what failed in `topic`.
+    fn fill(&self, topic: &str) -> String {
+        self.template.replace(Self::TOPIC, topic)
     }
 
     /// Whether a topic's name can come from the template.
-    pub fn covers(&self, topic: &Topic) -> bool {
-        let name = topic.name();
+    fn covers(&self, topic: &str) -> bool {
         match &self.around {
-            None => self.template == name,
+            None => self.template == topic,
             Some((before, after)) => {
-                name.len() > before.len() + after.len()
-                    && name.starts_with(before.as_str())
-                    && name.ends_with(after.as_str())
+                topic.len() > before.len() + after.len()
+                    && topic.starts_with(before.as_str())
+                    && topic.ends_with(after.as_str())
             }
         }
     }
@@ -244,11 +251,10 @@ impl DeadLetterTopic {
     fn new(template: &str) -> Self {
         let before = template.split_once(Self::TOPIC).map(|(before, _)| before);
         let after = template.rsplit_once(Self::TOPIC).map(|(_, after)| after);
+        let around = before.zip(after);
         Self {
             template: template.into(),
-            around: before
-                .zip(after)
-                .map(|(before, after)| (before.into(), after.into())),
+            around: around.map(|(before, after)| (before.into(), after.into())),
         }
     }
 }

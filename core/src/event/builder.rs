@@ -52,6 +52,12 @@ impl EventBuilder {
         &self.head.attributes.event_type
     }
 
+    /// Sets `type`.
+    pub(super) fn of_type(mut self, event_type: Text) -> Self {
+        self.head.attributes.event_type = event_type;
+        self
+    }
+
     /// Sets `id`. Default: a new UUID version 7.
     pub fn id(mut self, id: impl Into<EventId>) -> Self {
         self.head.id = id.into();
@@ -143,6 +149,11 @@ impl EventBuilder {
             }
         }
         self
+    }
+
+    pub(super) fn has_extension(&self, name: &str) -> bool {
+        let mut extensions = self.head.attributes.extensions.iter();
+        extensions.any(|(known, _)| known == name)
     }
 
     /// Sets the data as it is.

@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::Codec;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
+use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text, Topic};
 
 /// One call of a handler, which extractors take their values from.
@@ -65,6 +67,8 @@ pub struct CallInfo {
     pub deadline: Option<Instant>,
     /// Cancelled when the subscription stops.
     pub stopping: CancellationToken,
+    /// The steps between versions of data that the program registered.
+    pub migrations: Option<Arc<Migrations>>,
 }
 
 impl CallInfo {
@@ -80,6 +84,7 @@ impl CallInfo {
             attempt: 1,
             deadline: None,
             stopping,
+            migrations: None,
         }
     }
 }
@@ -112,7 +117,7 @@ impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        Codec::decode(call.event()?).map(Self)
+        version::decode(call.event()?, call.info.migrations.as_deref()).map(Self)
     }
 }
 

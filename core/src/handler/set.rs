@@ -1,24 +1,63 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
+use crate::event::{TypeInfo, with_origin};
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result, Text};
+use crate::version::{self, Migrations};
+use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
 
-/// How many event types a set remembers the handler of, as the route table does of routes.
+/// How many event types a set remembers the pattern of, as the route table does of routes.
 const REMEMBERED_TYPES: usize = 4096;
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
-    /// The usual way: one hash probe for a type that was looked for before.
-    known: RwLock<HashMap<Text, Option<usize>, RandomState>>,
+    /// The usual way: one hash probe for the types of typed handlers.
+    by_type: HashMap<Text, Versions, RandomState>,
+    /// What the patterns had for types that were looked for before.
+    remembered: RwLock<HashMap<Text, Option<usize>, RandomState>>,
     handlers: Vec<Registered>,
+    migrations: Option<Arc<Migrations>>,
+}
+
+/// The handlers of one event type, each for a major version of its data. Most types have one.
+#[derive(Default)]
+struct Versions(Vec<(u64, usize)>);
+
+impl Versions {
+    /// The handler of a version: of its major; else of the next later one, to which steps may lead;
+    /// else of the latest.
+    fn find(&self, version: Option<&str>) -> Option<usize> {
+        let [.., (_, latest)] = self.0[..] else {
+            return None;
+        };
+        if self.0.len() == 1 {
+            return Some(latest);
+        }
+        let Some(major) = version.and_then(version::major) else {
+            return Some(latest);
+        };
+        let mut at_least = self.0.iter().filter(|(known, _)| *known >= major);
+        Some(at_least.next().map_or(latest, |(_, index)| *index))
+    }
+
+    /// Adds a handler, in the order of versions. `false` if there is one for this version.
+    fn add(&mut self, version: &str, index: usize) -> bool {
+        let major = version::major(version).unwrap_or_default();
+        match self.0.binary_search_by_key(&major, |(known, _)| *known) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, (major, index));
+                true
+            }
+        }
+    }
 }
 
 /// A handler of a subscription.
@@ -33,7 +72,9 @@ pub(crate) enum Registered {
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct HandlerSetBuilder {
-    types: Vec<(&'static str, usize)>,
+    origin: Option<Text>,
+    types: Vec<(&'static TypeInfo, usize)>,
+    migrations: Option<Arc<Migrations>>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
 }
@@ -42,6 +83,13 @@ impl HandlerSetBuilder {
     /// No handlers.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets what stands before the event types of typed handlers, those that follow: the
+    /// service's origin. Patterns are of the whole type.
+    pub fn with_origin(mut self, origin: Option<Text>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
@@ -58,8 +106,7 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::One(erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -88,8 +135,16 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
+    }
+
+    fn add_types(&mut self, types: &'static [TypeInfo], index: usize) {
+        self.types.extend(types.iter().map(|info| (info, index)));
+    }
+
+    /// Sets the steps between versions of data.
+    pub fn migrations(&mut self, migrations: Arc<Migrations>) {
+        self.migrations = Some(migrations).filter(|steps| !steps.is_empty());
     }
 
     fn push(&mut self, handler: Registered) -> usize {
@@ -102,7 +157,8 @@ impl HandlerSetBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidPattern`] for a malformed pattern or event type; [`ErrorKind::Config`] if there is no
-    /// handler, or two for the same event type or pattern.
+    /// handler, two for the same pattern, or for the same major version of an event type; for steps between
+    /// versions that lead to no handler.
     pub fn build(self) -> Result<HandlerSet> {
         if self.handlers.is_empty() {
             return Err(
@@ -110,12 +166,24 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let types = self
-            .types
-            .into_iter()
-            .map(|(name, index)| (Pattern::parse(name), index));
+        if let Some(migrations) = &self.migrations {
+            let types: Vec<TypeInfo> = self.types.iter().map(|(info, _)| **info).collect();
+            migrations.check(&types)?;
+        }
+        let mut by_type = HashMap::with_hasher(RandomState::default());
         let mut by_pattern = PatternMap::new();
-        for (pattern, index) in types.chain(self.patterns) {
+        for (info, index) in self.types {
+            let name = with_origin(self.origin.as_deref(), info.name);
+            let versions: &mut Versions = by_type.entry(name.clone()).or_default();
+            let is_first = versions.0.is_empty();
+            if !versions.add(info.version, index) {
+                return Err(two_handlers(&name));
+            }
+            if is_first && by_pattern.insert(Pattern::parse(&name)?, index).is_err() {
+                return Err(two_handlers(&name));
+            }
+        }
+        for (pattern, index) in self.patterns {
             let pattern = pattern?;
             if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
@@ -123,8 +191,10 @@ impl HandlerSetBuilder {
         }
         Ok(HandlerSet {
             by_pattern,
-            known: RwLock::default(),
+            by_type,
+            remembered: RwLock::default(),
             handlers: self.handlers,
+            migrations: self.migrations,
         })
     }
 }
@@ -146,33 +216,40 @@ impl HandlerSet {
             .collect()
     }
 
-    /// The most specific handler for an event type, and its index.
-    pub(crate) fn find(&self, event_type: &str) -> Option<(usize, &Registered)> {
-        let index = match self.remembered(event_type) {
-            Some(found) => found,
-            None => self.look_up(event_type),
-        };
-        index.map(|index| (index, &self.handlers[index]))
+    /// The most specific handler for an event, and its index.
+    pub(crate) fn find(&self, event: &Event) -> Option<(usize, &Registered)> {
+        let event_type = event.event_type();
+        let versions = self.by_type.get(event_type);
+        let by_type = versions.and_then(|versions| versions.find(event.data_version()));
+        let index = by_type.or_else(|| self.by_pattern(event_type))?;
+        Some((index, &self.handlers[index]))
     }
 
-    fn remembered(&self, event_type: &str) -> Option<Option<usize>> {
+    fn by_pattern(&self, event_type: &str) -> Option<usize> {
         // A panic can't leave the map half changed.
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(event_type).copied()
-    }
-
-    fn look_up(&self, event_type: &str) -> Option<usize> {
-        let found = self.by_pattern.find(event_type).map(|(_, index)| *index);
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < REMEMBERED_TYPES {
-            known.insert(event_type.into(), found);
+        let remembered = self.remembered.read();
+        let remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = remembered.get(event_type) {
+            return *index;
         }
-        found
+        drop(remembered);
+        let index = self.by_pattern.find(event_type).map(|(_, index)| *index);
+        let remembered = self.remembered.write();
+        let mut remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < REMEMBERED_TYPES {
+            remembered.insert(event_type.into(), index);
+        }
+        index
     }
 
     /// A handler by its index.
     pub(crate) fn registered(&self, index: usize) -> &Registered {
         &self.handlers[index]
+    }
+
+    /// The steps between versions of data.
+    pub(crate) fn migrations(&self) -> Option<&Arc<Migrations>> {
+        self.migrations.as_ref()
     }
 
     /// Whether one of the handlers takes several events at once.

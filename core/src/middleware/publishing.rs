@@ -146,6 +146,7 @@ impl Publishing {
         let settings = routes.map(|route| (&route.transport, &route.publish));
         let settings = settings.chain(default.map(|route| (&route.transport, &route.publish)));
         let mut routes = Routes {
+            all: config,
             publishers,
             validator,
             known: Vec::new(),
@@ -424,13 +425,13 @@ impl Way {
     fn published(&self, completed: Completed) -> Published {
         let Completed { outcome, fallback } = completed;
         let (transport, topic) = match &fallback {
-            None => (self.transport(), self.topic()),
-            Some(it) => (&it.transport, it.topic.as_ref().unwrap_or(self.topic())),
+            None => (self.transport(), self.topic().clone()),
+            Some(it) => (&it.transport, it.topic_for(self.topic())),
         };
         Published {
             outcome,
             transport: transport.clone(),
-            topic: topic.clone(),
+            topic,
         }
     }
 }
@@ -462,6 +463,7 @@ fn answer(received: Result<Completed, oneshot::error::RecvError>) -> Completed {
 /// The routes of a config. Those with the same settings on the same transport share batches,
 /// unless a layer of theirs keeps state of its own.
 struct Routes<'a> {
+    all: &'a Config,
     publishers: &'a BTreeMap<Text, DynPublisher>,
     validator: Option<&'a Validator>,
     known: Vec<(&'a Text, &'a PublishConfig, Arc<Route>)>,
@@ -479,7 +481,9 @@ impl<'a> Routes<'a> {
         }
         let fallback = config.fallback.as_ref().map(|fallback| Fallback {
             transport: fallback.transport.clone(),
-            topic: fallback.topic.clone().map(Topic::new),
+            topic: fallback.topic.clone(),
+            route_prefix: self.all.topic_prefix(transport),
+            prefix: self.all.topic_prefix(&fallback.transport),
             publisher: self.publisher(&fallback.transport),
         });
         let layers = Layers::of_config(config, self.validator);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::Topic;
 use crate::config::{BatchConfig, GroupBy, OnUnknown, Priority, PublishConfig, RetryConfig};
+use crate::topic::TopicPrefix;
 use crate::transport::DynPublisher;
 use crate::{Error, transport::Outcome};
 use crate::{ErrorKind, Text};
@@ -24,8 +25,22 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Fallback {
     pub(super) transport: Text,
-    pub(super) topic: Option<Topic>,
+    /// Default: that of the route, with this transport's prefix.
+    pub(super) topic: Option<Text>,
+    pub(super) route_prefix: TopicPrefix,
+    pub(super) prefix: TopicPrefix,
     pub(super) publisher: DynPublisher,
+}
+
+impl Fallback {
+    /// Where an event of a topic goes.
+    pub(super) fn topic_for(&self, topic: &Topic) -> Topic {
+        match &self.topic {
+            Some(own) => self.prefix.apply(own),
+            None if self.route_prefix == self.prefix => topic.clone(),
+            None => self.prefix.apply(self.route_prefix.strip(topic.name())),
+        }
+    }
 }
 
 impl Route {

@@ -1,7 +1,8 @@
 use std::fmt;
 
 use crate::pattern::Segment;
-use crate::topic::{TopicPart, TopicPattern};
+use crate::text::format_text;
+use crate::topic::{TopicPart, TopicPattern, TopicPrefix};
 use crate::{Error, ErrorKind, Pattern, Result, Text, Topic};
 
 /// The name of a topic with places for parts of the event type.
@@ -59,6 +60,25 @@ impl TopicTemplate {
             text: text.into(),
             parts,
         })
+    }
+
+    /// The template with a prefix before the names.
+    pub(super) fn with_prefix(mut self, prefix: &TopicPrefix) -> Self {
+        let prefix = prefix.as_str();
+        if prefix.is_empty() || self.text.starts_with(prefix) {
+            return self;
+        }
+        let first = match self.parts.first() {
+            Some(Part::Fixed(text)) => text.clone(),
+            _ => Text::default(),
+        };
+        if !first.is_empty() {
+            self.parts.remove(0);
+        }
+        self.parts
+            .insert(0, Part::Fixed(format_text!("{prefix}{first}")));
+        self.text = format_text!("{prefix}{}", self.text);
+        self
     }
 
     /// The highest number of a segment that the template takes, counted from 1; 0 if it takes

@@ -8,8 +8,9 @@ use super::job::{FromPanic, Job};
 use super::{Control, Shutdown};
 use crate::backoff;
 use crate::handler::Failure;
+use crate::topic::TopicPrefix;
 use crate::transport::{
-    Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, TopicSpec,
+    Admin, DynAdmin, DynPublisher, Header, Headers, Outgoing, Publisher, RawRecord, TopicSpec,
 };
 use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
@@ -62,6 +63,7 @@ impl FromPanic for Held {
 #[derive(Clone)]
 pub(super) struct DeadLetters {
     pub(super) transport: Text,
+    pub(super) prefix: TopicPrefix,
     pub(super) publisher: DynPublisher,
     pub(super) admin: DynAdmin,
     control: Arc<Control>,
@@ -72,12 +74,14 @@ pub(super) struct DeadLetters {
 impl DeadLetters {
     pub(super) fn new(
         transport: Text,
+        prefix: TopicPrefix,
         publisher: DynPublisher,
         admin: DynAdmin,
         control: Arc<Control>,
     ) -> Self {
         Self {
             transport,
+            prefix,
             publisher,
             admin,
             control,
@@ -137,15 +141,14 @@ impl DeadLetters {
 /// The dead letter of a job: the event, or the record as it came, and where it came from.
 pub(super) fn letter(job: &Job, topic: Topic, origin: &Origin<'_>) -> Outgoing {
     let delivery = &job.delivery;
-    let (outgoing, headers) = match delivery.event() {
-        Ok(event) => (
+    // The headers are in the record.
+    let raw = |topic, record: &RawRecord| (Outgoing::raw(topic, record.clone()), Headers::new());
+    let (outgoing, headers) = match (delivery.event(), delivery.record()) {
+        (Err(undecodable), _) => raw(topic, &undecodable.record),
+        (Ok(_), Some(record)) => raw(topic, record),
+        (Ok(event), None) => (
             Outgoing::new(topic, event.clone()),
             delivery.headers().clone(),
-        ),
-        // The headers are in the record.
-        Err(undecodable) => (
-            Outgoing::raw(topic, undecodable.record.clone()),
-            Headers::new(),
         ),
     };
     let provenance = [

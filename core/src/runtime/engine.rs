@@ -22,6 +22,7 @@ use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
+use crate::event::on_behalf_of;
 use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
@@ -156,16 +157,15 @@ impl Engine {
         };
         for (index, source) in consumer.sources.into_iter().enumerate() {
             let token = engine.shutdown.token();
-            engine.calls.push(CallInfo::new(
-                engine.name.clone(),
-                source.transport.clone(),
-                token,
-            ));
+            let mut call = CallInfo::new(engine.name.clone(), source.transport.clone(), token);
+            call.migrations = engine.handlers.migrations().cloned();
+            engine.calls.push(call);
             engine
                 .settlements
                 .push(Settlements::new(index, source.subscriber.settler()));
             engine.dead_letters.push(DeadLetters::new(
                 source.transport,
+                source.prefix,
                 source.publisher,
                 source.admin,
                 Arc::clone(&engine.control),
@@ -298,7 +298,9 @@ impl Engine {
     /// them would put them away again, and again.
     fn is_own_dead_letter(&self, job: &Job) -> bool {
         let topic = job.delivery.topic();
-        self.settings.dead_letter.covers(topic) && !self.named_topics[job.source].contains(topic)
+        let prefix = &self.dead_letters[job.source].prefix;
+        self.settings.dead_letter.covers(topic, prefix)
+            && !self.named_topics[job.source].contains(topic)
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
@@ -336,7 +338,7 @@ impl Engine {
             }
         };
         let handlers = Arc::clone(&self.handlers);
-        let handler = match handlers.find(event.event_type()) {
+        let handler = match handlers.find(event) {
             Some((_, Registered::One(handler))) => handler,
             Some((index, Registered::Batch(_))) => {
                 self.collect(index, job);
@@ -354,7 +356,8 @@ impl Engine {
         call.attempt = job.attempt;
         let limit = self.settings.handler_timeout;
         call.deadline = limit.map(|limit| Instant::now() + limit);
-        match span.in_scope(|| handler.call(&job.delivery, call)) {
+        let start = || on_behalf_of(Some(event), || handler.call(&job.delivery, call));
+        match span.in_scope(start) {
             Ok(future) => {
                 let late = |limit| Err(Failure::late(limit));
                 let future = limited(future, limit, late);

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 
 use super::lanes::LaneId;
+use crate::event::on_behalf_of;
 use crate::handler::{Failure, Handled};
 use crate::transport::Delivery;
 
@@ -59,7 +60,10 @@ impl<T: FromPanic> Future for Working<T> {
     type Output = (Job, T);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(context)));
+        let Self { job, future } = &mut *self;
+        let event = job.as_ref().and_then(|job| job.delivery.event().ok());
+        let work = || on_behalf_of(event, || future.as_mut().poll(context));
+        let polled = catch_unwind(AssertUnwindSafe(work));
         let result = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(result)) => result,

@@ -6,6 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Control, Shutdown};
 use crate::backoff;
+use crate::topic::TopicPrefix;
 use crate::transport::{
     AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
     Subscriber,
@@ -19,6 +20,8 @@ const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Source {
     /// The transport's name in the config.
     pub transport: Text,
+    /// What stands before the names of the transport's topics.
+    pub prefix: TopicPrefix,
     /// The topics that were named. It may read others that discovery finds.
     pub topics: Vec<Topic>,
     /// Reads.

@@ -1,5 +1,6 @@
 use std::future::Future;
 
+use crate::topic::TopicPrefix;
 use crate::{Result, Text, Topic};
 
 /// Manages topics and reads their state.
@@ -60,6 +61,15 @@ impl TopicSpec {
             name: name.into(),
             partitions: None,
             replication: None,
+        }
+    }
+
+    /// The same topic with a prefix before its name, unless that begins with it.
+    #[must_use]
+    pub fn prefixed(&self, prefix: &TopicPrefix) -> Self {
+        Self {
+            name: prefix.apply(&self.name).name().into(),
+            ..self.clone()
         }
     }
 

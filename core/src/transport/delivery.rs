@@ -10,6 +10,8 @@ pub struct Delivery {
     attempt: u32,
     headers: Headers,
     content: Result<Event, Box<Undecodable>>,
+    /// The record of an event that a format read.
+    record: Option<Box<RawRecord>>,
 }
 
 /// A record that is no event: kept as it came, so that nothing is lost.
@@ -33,6 +35,7 @@ impl Delivery {
             attempt: 1,
             headers,
             content: Ok(event),
+            record: None,
         }
     }
 
@@ -52,7 +55,27 @@ impl Delivery {
             attempt: 1,
             headers: Headers::new(),
             content,
+            record: None,
         }
+    }
+
+    /// Reads a record that the transport could not read as an event. What is an event already stays
+    /// one; where `read` fails, its error becomes the reason.
+    #[must_use]
+    pub(crate) fn decoded(mut self, read: impl FnOnce(&RawRecord) -> crate::Result<Event>) -> Self {
+        let Err(undecodable) = &mut self.content else {
+            return self;
+        };
+        match read(&undecodable.record) {
+            Ok(event) => {
+                let record = std::mem::take(&mut undecodable.record);
+                self.headers = record.headers.clone();
+                self.record = Some(Box::new(record));
+                self.content = Ok(event);
+            }
+            Err(error) => undecodable.error = error,
+        }
+        self
     }
 
     /// Sets how many times the event has been delivered, this time included.
@@ -104,6 +127,15 @@ impl Delivery {
     /// The record and the reason, if it is no event.
     pub fn event(&self) -> Result<&Event, &Undecodable> {
         self.content.as_ref().map_err(|undecodable| &**undecodable)
+    }
+
+    /// The record as it came, where the event was read by a [format](crate::format) or there is none:
+    /// what a dead letter keeps.
+    pub fn record(&self) -> Option<&RawRecord> {
+        match &self.content {
+            Ok(_) => self.record.as_deref(),
+            Err(undecodable) => Some(&undecodable.record),
+        }
     }
 
     /// What order goes by: the event's key. A record that is no event has none.

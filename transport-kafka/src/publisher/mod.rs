@@ -1,6 +1,7 @@
 //! Publishing: records go into the client's queue in the order of the calls, and come back with
 //! a position.
 
+mod alone;
 mod pending;
 mod producer;
 mod record;
@@ -22,12 +23,14 @@ use self::producer::{Handle, Producer, Record};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{Origin, code_of};
+use crate::writing::Format;
 
 /// How long to wait at most before the client's queue is looked at again. An answer ends the
 /// wait, but the client frees the record's place only a moment after it.
 const ROOM_CHECK: Duration = Duration::from_millis(1);
 
-/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync.
+/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync, unless
+/// [`acks`](KafkaConfig::acks) says otherwise.
 ///
 /// An accepted event's position is its partition and offset. A broker that had taken an event
 /// before an answer was lost may confirm it without an offset, which is then `u64::MAX`.
@@ -37,6 +40,7 @@ const ROOM_CHECK: Duration = Duration::from_millis(1);
 pub struct KafkaPublisher {
     origin: Origin,
     client: ClientConfig,
+    format: Format,
     delivery_deadline: Duration,
     operation_deadline: Duration,
     pending: Arc<Pending>,
@@ -86,6 +90,7 @@ impl KafkaPublisher {
         Ok(Self {
             origin,
             client,
+            format: config.format,
             delivery_deadline: config.delivery_deadline,
             operation_deadline: config.operation_deadline,
             pending,
@@ -121,16 +126,17 @@ impl KafkaPublisher {
     ) -> Result<(), Option<Outcome>> {
         let topic = outgoing.topic.name();
         let refused = |error| Some(self.origin.not_taken(topic, error));
-        let mut record = record::record(outgoing, number);
+        let mut record = record::record(outgoing, self.format, number);
         let (mut looked_up, mut rebuilt) = (false, false);
         loop {
             record = match try_send(producer, record) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full(record)) => {
+                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
+                    // Room that comes later is not taken: nobody waits for the answer any more.
                     if Instant::now() >= deadline {
                         return Err(None);
                     }
-                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
                     record
                 }
                 Err(Refusal::Fatal(record)) if !rebuilt => {
@@ -222,9 +228,10 @@ impl Publisher for KafkaPublisher {
         } else {
             self.enqueue(batch, &mut ticket, deadline).await;
         }
-        ticket
+        let outcomes = ticket
             .outcomes(deadline, |index| self.late(&batch[index]))
-            .await
+            .await;
+        self.publish_alone(batch, outcomes, deadline).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {

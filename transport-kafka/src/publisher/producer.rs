@@ -85,6 +85,11 @@ impl Producer {
         self.client().send(record)
     }
 
+    /// Whether every record was answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.client().in_flight_count() == 0
+    }
+
     /// Whether the client refuses everything from now on.
     pub(super) fn is_fatal(&self) -> bool {
         self.client().context().fatal.load(Ordering::Acquire)

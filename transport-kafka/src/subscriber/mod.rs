@@ -64,9 +64,16 @@ impl KafkaSubscriber {
             bytes: config.buffer_bytes,
             unsettled: config.unsettled_limit,
         }));
-        let name = subscription.member.as_ref().unwrap_or(client_id);
+        let member = subscription.member.as_ref().or(config.member.as_ref());
+        let instance = member.filter(|_| config.static_membership);
+        if config.static_membership && instance.is_none() {
+            let why = "`static_membership` needs the name of the member";
+            let error = origin.error("subscribe", ErrorKind::Config, why);
+            return Err(error.with_note("set `member` of the transport, another for each process"));
+        }
+        let name = member.unwrap_or(client_id);
         let plan = Plan {
-            client: client::reading(&config, name, &subscription.group),
+            client: client::member(&config, name, &subscription.group, instance),
             config,
             origin: origin.clone(),
             subscription,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::super::*;
 use super::{BRIEF, parse};
+use crate::topic::TopicPrefix;
 use crate::transport::Start;
 use crate::{Pattern, Topic};
 
@@ -86,7 +87,8 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.retry.max_attempts, 5);
     assert_eq!(subscription.retry.base, Duration::from_millis(200));
     assert_eq!(subscription.retry.max, Duration::from_secs(30));
-    let dead_letters = subscription.dead_letter.topic(&Topic::new("users"));
+    let none = TopicPrefix::default();
+    let dead_letters = subscription.dead_letter.topic(&Topic::new("users"), &none);
     assert_eq!(dead_letters, Some(Topic::new("users.dlq")));
     assert_eq!(subscription.unhandled, Unhandled::Ack);
     assert_eq!(subscription.max_in_flight, 1024);
@@ -141,7 +143,12 @@ fn every_setting_can_be_set() {
     assert_eq!(subscription.retry.base, Duration::ZERO);
     assert_eq!(subscription.retry.max, Duration::from_secs(3600));
     assert_eq!(subscription.dead_letter, DeadLetter::Off);
-    assert_eq!(subscription.dead_letter.topic(&Topic::new("t")), None);
+    assert_eq!(
+        subscription
+            .dead_letter
+            .topic(&Topic::new("t"), &TopicPrefix::default()),
+        None
+    );
     assert_eq!(subscription.unhandled, Unhandled::DeadLetter);
     assert_eq!(subscription.max_in_flight, 1);
     assert_eq!(subscription.takeover_after, Duration::from_secs(300));
@@ -164,7 +171,7 @@ fn a_value_may_be_spelled_in_several_ways() {
     }
     let dead_letters = subscription("dead_letter = 'dlq.{topic}'").dead_letter;
     assert_eq!(
-        dead_letters.topic(&Topic::new("t")),
+        dead_letters.topic(&Topic::new("t"), &TopicPrefix::default()),
         Some(Topic::new("dlq.t"))
     );
     for size in ["2048", "'2048'", "'2KiB'", "'2 KiB'", "'2.048kB'"] {

@@ -300,9 +300,7 @@ async fn fall_back(
     }
     let redirect = |index: &usize| {
         let mut outgoing = batch.outgoing[*index].clone();
-        if let Some(topic) = &fallback.topic {
-            outgoing.topic = topic.clone();
-        }
+        outgoing.topic = fallback.topic_for(&outgoing.topic);
         outgoing
     };
     let outgoing: Vec<_> = indexes.iter().map(redirect).collect();

@@ -45,7 +45,7 @@ impl Engine {
         let handlers = Arc::clone(&self.handlers);
         let same = |job: &Job| {
             let event = job.delivery.event().ok();
-            let found = event.and_then(|event| handlers.find(event.event_type()));
+            let found = event.and_then(|event| handlers.find(event));
             found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
@@ -141,6 +141,7 @@ impl Engine {
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();
-        !last || self.settings.dead_letter.topic(topic).is_none()
+        let prefix = &self.dead_letters[job.source].prefix;
+        !last || self.settings.dead_letter.topic(topic, prefix).is_none()
     }
 }

@@ -101,7 +101,9 @@ impl Engine {
     /// job is held and tried again: nothing is thrown away unasked.
     pub(super) fn dead_letter(&mut self, job: Job, reason: &str) {
         self.control.note_error(&reason);
-        let Some(topic) = self.settings.dead_letter.topic(job.delivery.topic()) else {
+        let prefix = &self.dead_letters[job.source].prefix;
+        let topic = job.delivery.topic();
+        let Some(topic) = self.settings.dead_letter.topic(topic, prefix) else {
             let pause = self.settings.retry.max;
             tracing::error!(subscription = %self.name, topic = %job.delivery.topic(), reason,
                 "an event failed for good and the subscription has no dead letters: it is held");
@@ -137,7 +139,8 @@ impl Engine {
     /// Gives a job back to its group.
     pub(super) fn release(&mut self, job: Job) {
         self.counters.released(1);
-        self.unfinished += usize::from(self.stopping);
+        // A job that is held hears of a stop before the engine does.
+        self.unfinished += usize::from(self.stopping || self.shutdown.is_requested());
         self.settle(job, Settlement::Release, Progress::Released);
     }
 
