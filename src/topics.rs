@@ -52,7 +52,7 @@ impl Topics {
         transport: &str,
         topic: impl Into<Topic>,
     ) -> Result<Option<TopicDescription>> {
-        let topic = self.topic(transport, topic.into());
+        let topic = self.topic(transport, &topic.into());
         let described = self.admin(transport)?.describe(&[topic]).await?;
         Ok(described.into_iter().next().flatten())
     }
@@ -63,12 +63,12 @@ impl Topics {
     ///
     /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
     pub async fn lag(&self, transport: &str, group: &str, topic: impl Into<Topic>) -> Result<Lag> {
-        let topic = self.topic(transport, topic.into());
+        let topic = self.topic(transport, &topic.into());
         let lag = self.admin(transport)?.lag(group, &[topic]).await?;
         Ok(lag.into_iter().next().unwrap_or_default())
     }
 
-    fn topic(&self, transport: &str, topic: Topic) -> Topic {
+    fn topic(&self, transport: &str, topic: &Topic) -> Topic {
         let prefix = self.bus.inner.config.topic_prefix(transport);
         prefix.apply(topic.name())
     }

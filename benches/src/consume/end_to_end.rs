@@ -14,7 +14,7 @@ use crate::local::{bus, close};
 use crate::measure::{Latencies, Sample, Stopwatch, check};
 use crate::publish::Percentiles;
 use crate::raw::kafka::Awaited;
-use crate::raw::kafka_consumer::{PATIENCE, consumer};
+use crate::raw::kafka_consumer::{PATIENCE, consumer, next};
 use crate::raw::redis::{add, connect};
 use crate::raw::redis_consumer::Member;
 use crate::shape::{CONTENT_TYPE, Shape, TYPE};
@@ -181,7 +181,7 @@ fn kafka_reader(
     let times = times.clone();
     Ok(tokio::task::spawn_blocking(move || {
         for _ in 0..events {
-            let record = consumer.poll(PATIENCE).ok_or("no record came")??;
+            let record = next(&consumer)?;
             times.end(record.payload().unwrap_or_default());
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use polybus::BoxError;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use crate::measure::{Stopwatch, Stretch};
 
@@ -36,7 +36,7 @@ pub fn poll(brokers: &str, topic: &str, group: &str, events: usize) -> Result<St
     consumer.subscribe(&[topic])?;
     let (mut watch, mut bytes, mut committed) = (None, 0, Instant::now());
     for number in 0..events {
-        let message = consumer.poll(PATIENCE).ok_or("no record came")??;
+        let message = next(&consumer)?;
         watch.get_or_insert_with(Stopwatch::start);
         bytes += read(&message)?;
         if number % 1024 == 0 && committed.elapsed() >= COMMIT_EVERY {
@@ -52,6 +52,17 @@ pub fn poll(brokers: &str, topic: &str, group: &str, events: usize) -> Result<St
     } else {
         Ok(stretch)
     }
+}
+
+/// The next record. `poll` returns without one also when it has served something else.
+pub fn next(consumer: &BaseConsumer) -> Result<BorrowedMessage<'_>, BoxError> {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        if let Some(record) = consumer.poll(PATIENCE) {
+            return Ok(record?);
+        }
+    }
+    Err("no record came".into())
 }
 
 /// Reads what a program reads of an event: all headers as text, the key, the payload.

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::batch::{BatchLimits, Batches, RunningBatch};
 use super::control::Arrivals;
 use super::dead_letter::{DeadLetters, Held};
-use super::job::{Job, Working};
+use super::job::{Job, Task, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
@@ -261,13 +261,13 @@ impl Engine {
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
         let lane = self.lane(source, &delivery);
-        let mut job = Job {
+        let mut job = Job::new(Task {
             source,
             arrival,
             lane: None,
             attempt: delivery.attempt(),
             delivery,
-        };
+        });
         if self.stopping {
             self.release(job);
         } else if self.is_own_dead_letter(&job) {

@@ -91,6 +91,9 @@ impl Lanes {
     pub(super) fn drain_waiting(&mut self) -> impl Iterator<Item = Job> {
         let lanes = self.occupied.values_mut();
         let waiting = lanes.flat_map(|lane| std::mem::take(&mut lane.waiting));
-        waiting.map(|job| Job { lane: None, ..job })
+        waiting.map(|mut job| {
+            job.lane = None;
+            job
+        })
     }
 }

@@ -112,6 +112,10 @@ impl Batch {
     }
 }
 
+/// So many events leave beside the batches that are out, also where more would fit: they share the
+/// cost of a batch well enough, and to gather more would leave the server without work meanwhile.
+const WORTH_A_BATCH: usize = 64;
+
 /// Events that share batches.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -155,7 +159,7 @@ impl Group {
         self.in_flight == 0
             || self.route.at_once
             || !self.sets.is_empty()
-            || self.queue.len() >= limits.max_events
+            || self.queue.len() >= limits.max_events.min(WORTH_A_BATCH)
             || self.queued_bytes >= limits.max_bytes
     }
 }

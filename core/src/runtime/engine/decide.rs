@@ -160,17 +160,13 @@ impl Engine {
     pub(super) fn settle(&mut self, job: Job, settlement: Settlement, progress: Progress) {
         self.observe(&job, progress);
         self.arrivals.done(job.arrival);
-        let Job {
-            source,
-            arrival: _,
-            lane,
-            attempt,
-            delivery,
-        } = job;
+        let delivery = &job.delivery;
         tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
             event_type = delivery.event().ok().map(crate::Event::event_type),
-            event_id = delivery.event().ok().map(crate::Event::id), attempt, outcome = progress.as_str(), "settled");
-        self.settlements[source].push(delivery.token(), settlement);
+            event_id = delivery.event().ok().map(crate::Event::id), attempt = job.attempt, outcome = progress.as_str(), "settled");
+        self.settlements[job.source].push(delivery.token(), settlement);
+        let lane = job.lane;
+        drop(job);
         if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);
         }
