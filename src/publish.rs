@@ -40,7 +40,7 @@ impl Bus {
     /// Dropped, the event may or may not have been published, and may stand behind later ones of
     /// its key.
     pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         receipt(self.publishing()?.publish(&way, outgoing, size).await)
     }
 
@@ -55,7 +55,7 @@ impl Bus {
     ///
     /// As [`publish`](Self::publish).
     pub async fn try_publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let published = self.publishing()?.try_publish(&way, outgoing, size);
         receipt(published.await?)
     }
@@ -79,7 +79,7 @@ impl Bus {
     ///
     /// At once, those of [`publish`](Self::publish) that are not the transport's.
     pub fn enqueue(&self, event: impl IntoEvent) -> Result<Enqueued> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let publishing = self.publishing()?;
         Ok(Enqueued(publishing.enqueue(way, outgoing, size)))
     }
@@ -99,17 +99,13 @@ impl Bus {
         let mut events = events.into_iter();
         // A guess by the iterator, which may be wrong or boundless.
         let expected = events.size_hint().0.min(1 << 16);
-        let mut last: Option<Arc<Way>> = None;
-        let next = || {
-            let routed = self.route(events.next()?, last.as_ref());
-            let routed = routed.and_then(|routed| self.publishing().map(|_| routed));
-            if let Ok((way, ..)) = &routed
-                && last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, way))
-            {
-                last = Some(Arc::clone(way));
-            }
-            Some(routed)
+        // The way of the event before, which mostly is that of the next one as well.
+        let mut known: Option<Arc<Way>> = None;
+        let mut route = |event: I::Item| {
+            self.publishing()?;
+            self.inner.prepare.next(event, &mut known)
         };
+        let next = || events.next().map(&mut route);
         let publishing = &self.inner.publishing;
         publishing.publish_all(expected, next).await
     }
@@ -155,9 +151,8 @@ impl Bus {
         }
     }
 
-    /// `known` is a way that may be that of the event.
-    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Prepared> {
-        self.inner.prepare.event(event, known)
+    fn route(&self, event: impl IntoEvent) -> Result<Prepared> {
+        self.inner.prepare.event(event)
     }
 
     fn publishing(&self) -> Result<&middleware::Publishing> {

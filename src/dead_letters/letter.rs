@@ -26,7 +26,7 @@ impl Letter {
             Err(undecodable) => {
                 let RawRecord { key, value, .. } = undecodable.record.clone();
                 let record = RawRecord::new(key, headers, value);
-                (Content::Raw(record), Headers::new())
+                (Content::Raw(Box::new(record)), Headers::new())
             }
         };
         Some(Self {

@@ -317,7 +317,7 @@ impl Running<'_> {
         let outgoing = match letter.content() {
             Content::Event(event) => Outgoing::new(topic, event.clone()).with_headers(headers),
             Content::Raw(record) => {
-                let RawRecord { key, value, .. } = record.clone();
+                let RawRecord { key, value, .. } = *record.clone();
                 Outgoing::raw(topic, RawRecord::new(key, headers, value))
             }
         };

@@ -265,13 +265,18 @@ impl DeadLetter {
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        Self::Topic(DeadLetterTopic(Text::new_static("{topic}.dlq")))
+        Self::Topic(DeadLetterTopic::new("{topic}.dlq"))
     }
 }
 
 /// The name of a dead-letter topic, in which `{topic}` stands for the topic an event failed in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeadLetterTopic(Text);
+pub struct DeadLetterTopic {
+    template: Text,
+    /// What stands before the first and behind the last `{topic}`, if there is one. Looked at for
+    /// every delivery.
+    around: Option<(Text, Text)>,
+}
 
 impl DeadLetterTopic {
     const TOPIC: &'static str = "{topic}";
@@ -291,7 +296,7 @@ impl DeadLetterTopic {
         } else if rest.contains(['{', '}']) {
             format!("`{template}` has another placeholder than `{{topic}}`")
         } else {
-            return Ok(Self(template.into()));
+            return Ok(Self::new(template));
         };
         Err(Error::new(ErrorKind::Config, wrong)
             .with_note("write a name as `{topic}.dlq`, or `false` for no dead letters"))
@@ -299,23 +304,34 @@ impl DeadLetterTopic {
 
     /// The name of the topic for what failed in `topic`.
     fn fill(&self, topic: &str) -> String {
-        self.0.replace(Self::TOPIC, topic)
+        self.template.replace(Self::TOPIC, topic)
     }
 
     /// Whether a topic's name can come from the template.
     fn covers(&self, topic: &str) -> bool {
-        match self.0.split_once(Self::TOPIC) {
-            None => self.as_str() == topic,
-            Some((before, after)) => topic
-                .strip_prefix(before)
-                .and_then(|name| name.strip_suffix(after.split(Self::TOPIC).last()?))
-                .is_some_and(|name| !name.is_empty()),
+        match &self.around {
+            None => self.template == topic,
+            Some((before, after)) => {
+                topic.len() > before.len() + after.len()
+                    && topic.starts_with(before.as_str())
+                    && topic.ends_with(after.as_str())
+            }
         }
     }
 
     /// The template as it was written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.template
+    }
+
+    fn new(template: &str) -> Self {
+        let before = template.split_once(Self::TOPIC).map(|(before, _)| before);
+        let after = template.rsplit_once(Self::TOPIC).map(|(_, after)| after);
+        let around = before.zip(after);
+        Self {
+            template: template.into(),
+            around: around.map(|(before, after)| (before.into(), after.into())),
+        }
     }
 }
 

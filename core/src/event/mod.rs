@@ -7,9 +7,9 @@ mod extension;
 mod id;
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
+use triomphe::Arc;
 
 pub use builder::EventBuilder;
 pub(crate) use cause::on_behalf_of;
@@ -65,7 +65,7 @@ pub struct Event {
     data: Option<Bytes>,
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Head {
     id: EventId,
     attributes: Attributes,
@@ -201,7 +201,7 @@ impl Event {
             .iter()
             .map(|(name, value)| name.len() + value.size())
             .sum();
-        self.id().len()
+        self.head.id.len()
             + head.source.len()
             + head.event_type.len()
             + optional

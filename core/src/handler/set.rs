@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
@@ -9,12 +11,17 @@ use crate::pattern::PatternMap;
 use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
 
+/// How many event types a set remembers the pattern of, as the route table does of routes.
+const REMEMBERED_TYPES: usize = 4096;
+
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<Text, Versions>,
+    by_type: HashMap<Text, Versions, RandomState>,
+    /// What the patterns had for types that were looked for before.
+    remembered: RwLock<HashMap<Text, Option<usize>, RandomState>>,
     handlers: Vec<Registered>,
     migrations: Option<Arc<Migrations>>,
     transactional: bool,
@@ -169,7 +176,7 @@ impl HandlerSetBuilder {
             let types: Vec<TypeInfo> = self.types.iter().map(|(info, _)| **info).collect();
             migrations.check(&types)?;
         }
-        let mut by_type = HashMap::new();
+        let mut by_type = HashMap::with_hasher(RandomState::default());
         let mut by_pattern = PatternMap::new();
         let mut names = vec![Text::default(); self.handlers.len()];
         for (info, index) in self.types {
@@ -198,6 +205,7 @@ impl HandlerSetBuilder {
         Ok(HandlerSet {
             by_pattern,
             by_type,
+            remembered: RwLock::default(),
             handlers: self.handlers,
             migrations: self.migrations,
             transactional: self.transactional,
@@ -226,10 +234,9 @@ impl HandlerSet {
     /// The most specific handler for an event, and its index.
     pub(crate) fn find(&self, event: &Event) -> Option<(usize, &Registered)> {
         let event_type = event.event_type();
-        let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
         let versions = self.by_type.get(event_type);
         let by_type = versions.and_then(|versions| versions.find(event.data_version()));
-        let index = by_type.or_else(by_pattern)?;
+        let index = by_type.or_else(|| self.by_pattern(event_type))?;
         Some((index, &self.handlers[index]))
     }
 
@@ -242,6 +249,23 @@ impl HandlerSet {
     /// A name of each handler that lasts: its pattern, or the first of its event types.
     pub(crate) fn names(&self) -> &[Text] {
         &self.names
+    }
+
+    fn by_pattern(&self, event_type: &str) -> Option<usize> {
+        // A panic can't leave the map half changed.
+        let remembered = self.remembered.read();
+        let remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = remembered.get(event_type) {
+            return *index;
+        }
+        drop(remembered);
+        let index = self.by_pattern.find(event_type).map(|(_, index)| *index);
+        let remembered = self.remembered.write();
+        let mut remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < REMEMBERED_TYPES {
+            remembered.insert(event_type.into(), index);
+        }
+        index
     }
 
     /// A handler by its index.

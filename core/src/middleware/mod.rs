@@ -35,5 +35,5 @@ mod transaction;
 
 pub use failed::FailedEvent;
 pub use prepare::{Prepare, Prepared};
-pub use publishing::{Closed, Enqueued, PublishStats, Published, Publishing, Way};
+pub use publishing::{Closed, Enqueued, Place, PublishStats, Published, Publishing, Way};
 pub use transaction::Transaction;

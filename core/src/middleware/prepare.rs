@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::publishing::{Publishing, Way};
+use super::publishing::{Place, Publishing, Way};
 use crate::config::ServiceConfig;
 use crate::event::{EventDefaults, IntoEvent};
 use crate::routing::RouteTable;
@@ -34,44 +34,69 @@ impl Prepare {
         }
     }
 
-    /// Finds the way of an event, makes it, and checks its size. `known` is a way that may be
-    /// that of the event.
+    /// Finds the way of an event, makes it, and checks its size.
     ///
     /// # Errors
     ///
     /// [`NoRoute`](ErrorKind::NoRoute), [`InvalidEvent`](ErrorKind::InvalidEvent),
     /// [`Encode`](ErrorKind::Encode), [`TooLarge`](ErrorKind::TooLarge).
-    pub fn event(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Prepared> {
-        if let Some(origin) = &self.service.origin
-            && !event.is_event()
-        {
-            return self.event_from(origin, event);
-        }
+    pub fn event(&self, event: impl IntoEvent) -> Result<Prepared> {
+        let with_origin = self.with_origin(&event);
+        let event_type = with_origin.as_deref().unwrap_or_else(|| event.event_type());
+        let way = self.way(event_type)?;
+        let (outgoing, size) = self.outgoing(event, &way, with_origin.as_ref())?;
+        Ok((way, outgoing, size))
+    }
+
+    /// As [`event`](Self::event), for the next of many: `known` is the way of the one before, which
+    /// mostly is that of the next one as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`event`](Self::event).
+    pub fn next(
+        &self,
+        event: impl IntoEvent,
+        known: &mut Option<Arc<Way>>,
+    ) -> Result<(Place, Outgoing, usize)> {
+        let with_origin = self.with_origin(&event);
+        let event_type = with_origin.as_deref().unwrap_or_else(|| event.event_type());
         let way = match known {
-            Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
-            _ => self.publishing.way(&self.routes, event.event_type())?,
+            Some(way) if way.event_type() == event_type => way,
+            known => known.insert(self.way(event_type)?),
         };
-        let defaults = EventDefaults::new(&self.service.name, way.codec());
-        let event = event.into_event(&defaults)?;
-        self.sized(way, event)
+        let (outgoing, size) = self.outgoing(event, way, with_origin.as_ref())?;
+        Ok((way.place(), outgoing, size))
     }
 
-    /// As [`event`](Self::event), with the service's origin before the type.
-    fn event_from(&self, origin: &str, event: impl IntoEvent) -> Result<Prepared> {
-        let event_type = Text::from(format!("{origin}.{}", event.event_type()));
-        let way = self.publishing.way(&self.routes, &event_type)?;
-        let defaults = EventDefaults::new(&self.service.name, way.codec());
-        let event = event.into_event(&defaults.with_event_type(&event_type))?;
-        self.sized(way, event)
+    /// The event's type with the service's origin before it, if that is to be put there.
+    fn with_origin(&self, event: &impl IntoEvent) -> Option<Text> {
+        let origin = self.service.origin.as_ref()?;
+        let event_type = (!event.is_event()).then(|| event.event_type())?;
+        Some(Text::from(format!("{origin}.{event_type}")))
     }
 
-    fn sized(&self, way: Arc<Way>, event: Event) -> Result<Prepared> {
+    fn way(&self, event_type: &str) -> Result<Arc<Way>> {
+        self.publishing.way(&self.routes, event_type)
+    }
+
+    /// Makes the event, and looks at its size.
+    fn outgoing(
+        &self,
+        event: impl IntoEvent,
+        way: &Way,
+        event_type: Option<&Text>,
+    ) -> Result<(Outgoing, usize)> {
+        let defaults = EventDefaults::new(&self.service.name, way.codec());
+        let event = match event_type {
+            Some(event_type) => event.into_event(&defaults.with_event_type(event_type))?,
+            None => event.into_event(&defaults)?,
+        };
         let (size, limit) = (event.size(), self.service.max_event_size);
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));
         }
-        let outgoing = Outgoing::new(way.topic().clone(), event);
-        Ok((way, outgoing, size))
+        Ok((Outgoing::new(way.topic().clone(), event), size))
     }
 
     /// Whether a transaction may hold so much.

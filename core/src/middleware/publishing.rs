@@ -56,6 +56,12 @@ pub(super) struct TransactionLimits {
 pub struct Way {
     event_type: Text,
     resolved: Arc<Resolved>,
+    place: Place,
+}
+
+/// Where the events of a [`Way`] gather.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
     pub(super) pipeline: usize,
     pub(super) group: u32,
 }
@@ -192,8 +198,10 @@ impl Publishing {
         let (pipeline, route) = &self.routes[route];
         let name = route.group(&resolved.topic, event_type);
         let way = Arc::new(Way {
-            group: self.pipelines[*pipeline].group(route, name),
-            pipeline: *pipeline,
+            place: Place {
+                group: self.pipelines[*pipeline].group(route, name),
+                pipeline: *pipeline,
+            },
             event_type: event_type.into(),
             resolved,
         });
@@ -249,8 +257,8 @@ impl Publishing {
         let room = &self.shared.room;
         let charge = room.charge(size);
         let (sender, receiver) = oneshot::channel();
-        let entry = Entry::new(outgoing, way.group, charge, Reply::One(sender));
-        let pipeline = &self.pipelines[way.pipeline];
+        let entry = Entry::new(outgoing, way.place.group, charge, Reply::One(sender));
+        let pipeline = &self.pipelines[way.place.pipeline];
         let waiting = if room.try_take(1, charge).is_ok() {
             pipeline.enqueue(entry);
             Waiting::ForOutcome(receiver)
@@ -264,7 +272,7 @@ impl Publishing {
         Enqueued { way, waiting }
     }
 
-    /// Publishes many events. `next` gives each with its way and size, or the error that keeps it
+    /// Publishes many events. `next` gives each with its place and size, or the error that keeps it
     /// from being published, and `None` after the last. Returns the outcomes in that order.
     ///
     /// # Cancel safety
@@ -273,14 +281,14 @@ impl Publishing {
     pub async fn publish_all(
         &self,
         expected: usize,
-        mut next: impl FnMut() -> Option<Result<(Arc<Way>, Outgoing, usize)>>,
+        mut next: impl FnMut() -> Option<Result<(Place, Outgoing, usize)>>,
     ) -> Vec<Outcome> {
         let mut bulk = Bulk::new(self, expected);
         while let Some(routed) = next() {
             match routed {
                 Err(error) => bulk.refuse(error),
-                Ok((way, outgoing, size)) => {
-                    if let Some(chunk) = bulk.add(outgoing, size, &way) {
+                Ok((place, outgoing, size)) => {
+                    if let Some(chunk) = bulk.add(outgoing, size, place) {
                         bulk.give(chunk).await;
                     }
                 }
@@ -373,8 +381,8 @@ impl Publishing {
     }
 
     async fn send_one(&self, way: &Way, outgoing: Outgoing, charge: u32) -> Published {
-        let pipeline = &self.pipelines[way.pipeline];
-        let entry = Entry::new(outgoing, way.group, charge, Reply::Own(0));
+        let pipeline = &self.pipelines[way.place.pipeline];
+        let entry = Entry::new(outgoing, way.place.group, charge, Reply::Own(0));
         let receiver = match pipeline.send_now(entry) {
             Ok(flight) => {
                 let (flight, landed) = flight.send().await;
@@ -407,6 +415,11 @@ impl Way {
     /// The event type whose way it is.
     pub fn event_type(&self) -> &str {
         &self.event_type
+    }
+
+    /// Where its events gather.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// How data is written on the way.

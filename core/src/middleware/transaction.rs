@@ -81,7 +81,7 @@ impl Transaction {
     }
 
     fn add(&self, event: impl IntoEvent) -> Result<()> {
-        let prepared = self.0.prepare.event(event, None);
+        let prepared = self.0.prepare.event(event);
         let mut state = self.lock();
         let gathered = match &mut *state {
             State::Open(gathered) => gathered,

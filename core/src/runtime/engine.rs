@@ -22,7 +22,7 @@ use self::suspects::Suspicion;
 use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
 use super::claims::{Claims, Idempotency};
 use super::dead_letter::{DeadLetters, Held, Reason};
-use super::job::{Job, Trial, Working};
+use super::job::{Job, Task, Trial, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
 use super::window::Window;
@@ -322,7 +322,7 @@ impl Engine {
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
         let lane = self.lane(source, &delivery);
-        let mut job = Job {
+        let mut job = Job::new(Task {
             source,
             arrival,
             lane: None,
@@ -332,7 +332,7 @@ impl Engine {
             failed_at: None,
             trial: Trial::None,
             delivery,
-        };
+        });
         if self.stopping {
             self.release(job);
         } else if self.is_own_dead_letter(&job) {

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
 
 use super::job::Job;
 
@@ -14,7 +16,7 @@ pub(super) struct LaneId(u64);
 pub(super) struct Lanes {
     hasher: RandomState,
     /// The lanes in which a job is at work.
-    occupied: HashMap<LaneId, Lane>,
+    occupied: HashMap<LaneId, Lane, RandomState>,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,9 @@ impl Lanes {
     pub(super) fn drain_waiting(&mut self) -> impl Iterator<Item = Job> {
         let lanes = self.occupied.values_mut();
         let waiting = lanes.flat_map(|lane| std::mem::take(&mut lane.waiting));
-        waiting.map(|job| Job { lane: None, ..job })
+        waiting.map(|mut job| {
+            job.lane = None;
+            job
+        })
     }
 }

@@ -8,7 +8,9 @@ use crate::{Error, ErrorKind};
 pub struct Position {
     partition: u32,
     offset: u64,
-    sequence: Option<u64>,
+    /// An `Option` would take a third more room in every outcome.
+    has_sequence: bool,
+    sequence: u64,
 }
 
 impl Position {
@@ -17,7 +19,8 @@ impl Position {
         Self {
             partition,
             offset,
-            sequence: None,
+            has_sequence: false,
+            sequence: 0,
         }
     }
 
@@ -26,7 +29,8 @@ impl Position {
         Self {
             partition,
             offset: milliseconds,
-            sequence: Some(sequence),
+            has_sequence: true,
+            sequence,
         }
     }
 
@@ -42,7 +46,11 @@ impl Position {
 
     /// The second number of an id of two numbers.
     pub const fn sequence(&self) -> Option<u64> {
-        self.sequence
+        if self.has_sequence {
+            Some(self.sequence)
+        } else {
+            None
+        }
     }
 }
 
@@ -50,7 +58,7 @@ impl fmt::Display for Position {
     /// `partition:offset`, or `partition:milliseconds-sequence`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.partition, self.offset)?;
-        self.sequence
+        self.sequence()
             .map_or(Ok(()), |sequence| write!(f, "-{sequence}"))
     }
 }

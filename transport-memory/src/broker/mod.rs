@@ -22,7 +22,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::MemoryConfig;
 use log::Limits;
-pub(crate) use log::{Measure, Stored};
+pub(crate) use log::Measure;
 pub(crate) use state::{Progress, State, Taken};
 pub(crate) use together::{Step, Together};
 

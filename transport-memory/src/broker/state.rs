@@ -5,12 +5,12 @@ use std::slice;
 use std::sync::Arc;
 
 use polybus_core::topic::TopicPattern;
-use polybus_core::transport::{AckToken, Lag, Outgoing, Settlement, Start, Subscription};
+use polybus_core::transport::{AckToken, Content, Lag, Outgoing, Settlement, Start, Subscription};
 use polybus_core::{Event, Text, Timestamp, Topic};
 use tokio::sync::Notify;
 
 use super::cursor::{Cursor, Stale};
-use super::log::{Limits, Log, Measure, Record, Stored};
+use super::log::{Limits, Log, Measure, Record};
 use super::member::{Joined, Member};
 use super::topic::{GroupId, TopicId, TopicState};
 use super::{MemberId, Wakes};
@@ -376,8 +376,8 @@ impl State {
             .into_iter()
             .flat_map(|topic| topic.log.records());
         let events = records.filter_map(|record| match &record.content {
-            Stored::Event(event) => Some(event.clone()),
-            Stored::Raw(_) => None,
+            Content::Event(event) => Some(event.clone()),
+            Content::Raw(_) => None,
         });
         events.collect()
     }

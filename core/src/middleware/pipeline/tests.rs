@@ -135,5 +135,6 @@ fn a_key_may_join_its_own_batch_and_no_other() {
     let other = state.open(0, 1);
     assert!(!state.may_join(&second, &other));
     state.settle(&batch, |_| false);
+    state.locate(&mut second);
     assert!(state.may_join(&second, &other));
 }

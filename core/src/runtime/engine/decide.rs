@@ -244,15 +244,13 @@ impl Engine {
     fn end(&mut self, job: Job, progress: Progress) {
         self.observe(&job, progress);
         self.window.done(job.arrival, &job.delivery);
-        let Job {
-            lane,
-            attempt,
-            delivery,
-            ..
-        } = job;
+        let delivery = &job.delivery;
         tracing::debug!(subscription = %self.name, topic = %delivery.topic(),
             event_type = delivery.event().ok().map(Event::event_type),
-            event_id = delivery.event().ok().map(Event::id), attempt, outcome = progress.as_str(), "settled");
+            event_id = delivery.event().ok().map(Event::id), attempt = job.attempt,
+            outcome = progress.as_str(), "settled");
+        let lane = job.lane;
+        drop(job);
         if let Some(next) = self.lanes.leave(lane) {
             self.ready.push_back(next);
         }
