@@ -11,6 +11,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConn
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::cluster::{Cluster, Node};
 use crate::config::{RedisConfig, TLS_SCHEME};
 use crate::connection::Connection;
 use crate::error::{Failure, Origin};
@@ -46,6 +47,8 @@ enum Address {
     Unix(std::path::PathBuf),
     /// Where the sentinels say.
     Sentinels(Arc<Sentinels>),
+    /// Any node of it.
+    Cluster(Arc<Cluster>),
 }
 
 /// What is expected of who answers.
@@ -55,12 +58,17 @@ enum Peer {
     /// A server that takes writes.
     Primary,
     Sentinel,
+    /// A node of a cluster.
+    Node,
 }
 
 impl Client {
     /// Reads the config's URLs and certificates. Does not connect.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
         let tls = config.uses_tls().then(|| Tls::new(config)).transpose()?;
+        if !config.nodes.is_empty() {
+            return Self::of_nodes(config, tls);
+        }
         let Some(master) = &config.master else {
             let mut client = Self::of_url(config, "url", &config.url, tls)?;
             client.login = login(config, &client.login)?;
@@ -73,18 +81,53 @@ impl Client {
         };
         let sentinels: Result<Vec<_>> = config.sentinels.iter().map(sentinel).collect();
         let sentinels = Sentinels::new(sentinels?, master.clone());
-        let origin = Arc::new(Origin {
-            transport: config.name.clone(),
-            address: sentinels.to_string(),
-        });
+        let shown = sentinels.to_string();
+        let address = Address::Sentinels(Arc::new(sentinels));
+        Self::of_several(config, address, Peer::Primary, shown, tls)
+    }
+
+    fn of_nodes(config: &RedisConfig, tls: Option<Tls>) -> Result<Self> {
+        let node = |url: &String| -> Result<Node> {
+            let client = Self::of_url(config, "nodes", url, None)?;
+            let login = &client.login;
+            let has_login = login.username().is_some() || login.password().is_some();
+            match client.address {
+                Address::Tcp(host, port) if !has_login && login.db() == 0 => Ok(Node {
+                    host: host.into(),
+                    port,
+                }),
+                _ => Err(config
+                    .wrong("nodes", "must be `redis://host:port` each")
+                    .with_note(
+                        "the login stands in `user` and `password`, and a cluster has no databases",
+                    )),
+            }
+        };
+        let nodes: Result<Vec<_>> = config.nodes.iter().map(node).collect();
+        let cluster = Cluster::new(nodes?);
+        let shown = cluster.to_string();
+        let address = Address::Cluster(Arc::new(cluster));
+        Self::of_several(config, address, Peer::Node, shown, tls)
+    }
+
+    fn of_several(
+        config: &RedisConfig,
+        address: Address,
+        peer: Peer,
+        shown: String,
+        tls: Option<Tls>,
+    ) -> Result<Self> {
         Ok(Self {
-            address: Address::Sentinels(Arc::new(sentinels)),
-            peer: Peer::Primary,
+            address,
+            peer,
             login: login(config, &RedisConnectionInfo::default())?,
             tls,
             name: client_name(&config.service),
             connect_deadline: config.connect_deadline,
-            origin,
+            origin: Arc::new(Origin {
+                transport: config.name.clone(),
+                address: shown,
+            }),
         })
     }
 
@@ -135,6 +178,22 @@ impl Client {
         }
     }
 
+    /// The cluster, if it is one.
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.address {
+            Address::Cluster(cluster) => Some(cluster),
+            _ => None,
+        }
+    }
+
+    /// The server's host, where it is known.
+    pub(crate) fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp(host, _) => host,
+            _ => "",
+        }
+    }
+
     /// Where errors come from.
     pub(crate) fn origin(&self) -> &Arc<Origin> {
         &self.origin
@@ -164,6 +223,7 @@ impl Client {
     async fn open_unbounded(&self) -> Result<Connection> {
         match &self.address {
             Address::Sentinels(sentinels) => sentinels.open_primary(self).await,
+            Address::Cluster(cluster) => cluster.open_any(self).await,
             _ => self.open_directly().await,
         }
     }
@@ -178,7 +238,9 @@ impl Client {
                 self.enter(socket.map_err(|error| self.failed_to_connect(error))?)
                     .await
             }
-            Address::Sentinels(_) => Err(self.origin.unreachable("its address is not known")),
+            Address::Sentinels(_) | Address::Cluster(_) => {
+                Err(self.origin.unreachable("its address is not known"))
+            }
         }
     }
 
@@ -243,6 +305,7 @@ impl Client {
         let hello = connection.call(&command, deadline).await.map_err(failed)?;
         self.check_version(&hello)?;
         self.check_role(&hello)?;
+        self.check_mode(&hello)?;
         let mut pipeline = Pipeline::with_capacity(2);
         let name = self.name.as_str();
         pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
@@ -264,6 +327,25 @@ impl Client {
             return Err(self.origin.unreachable(why));
         }
         Ok(())
+    }
+
+    /// One node of a cluster refuses what belongs to the others.
+    fn check_mode(&self, hello: &Value) -> Result<()> {
+        let mode = reply::field(hello, "mode").and_then(reply::text);
+        let (why, note) = match (mode.as_deref() == Some("cluster"), self.peer) {
+            (true, Peer::Server | Peer::Primary) => (
+                "is a node of a Redis Cluster",
+                "name the cluster's nodes in `nodes`, in place of `url`",
+            ),
+            (false, Peer::Node) => (
+                "is no node of a Redis Cluster",
+                "name a single server in `url`, in place of `nodes`",
+            ),
+            _ => return Ok(()),
+        };
+        let message = format!("the server at {} {why}", self.origin.address);
+        let error = self.origin.plain(ErrorKind::Unsupported, message);
+        Err(error.with_operation("connect").with_note(note))
     }
 
     fn check_version(&self, hello: &Value) -> Result<()> {

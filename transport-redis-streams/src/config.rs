@@ -33,7 +33,7 @@ pub(crate) const TLS_SCHEME: &str = "rediss://";
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where the server is: `redis://[user][:password@]host[:port][/database]`, or `rediss://` for
-    /// TLS. Required, unless there are `sentinels`. The port is 6379 and the database 0 unless
+    /// TLS. Required, unless there are `sentinels` or `nodes`. The port is 6379 and the database 0 unless
     /// given.
     #[serde(default)]
     pub url: String,
@@ -47,6 +47,11 @@ pub struct RedisConfig {
     /// What the sentinels call the server. Required with `sentinels`. Default: none.
     #[serde(default)]
     pub master: Option<Text>,
+    /// Nodes of a Redis Cluster, in place of `url`: each as `redis://host:port`, or all as `rediss://`.
+    /// One that answers is enough to find the others. The login, the same for all, stands in `user`
+    /// and `password`. Default: none.
+    #[serde(default)]
+    pub nodes: Vec<String>,
     /// The user of the server's ACL, where the URL names none. Needs `password`. Default: that of
     /// the URL, or the server's user `default`.
     #[serde(default)]
@@ -145,6 +150,7 @@ impl RedisConfig {
             url: url.into(),
             sentinels: Vec::new(),
             master: None,
+            nodes: Vec::new(),
             user: None,
             password: None,
             ca_file: None,
@@ -176,6 +182,13 @@ impl RedisConfig {
         let mut config = Self::new("");
         config.sentinels = sentinels.into_iter().map(Into::into).collect();
         config.master = Some(master.into());
+        config
+    }
+
+    /// The defaults, for a Redis Cluster, of which some nodes are named.
+    pub fn with_nodes<S: Into<String>>(nodes: impl IntoIterator<Item = S>) -> Self {
+        let mut config = Self::new("");
+        config.nodes = nodes.into_iter().map(Into::into).collect();
         config
     }
 
@@ -225,28 +238,29 @@ impl RedisConfig {
 
     fn validate_place(&self) -> Result<(), (&'static str, &'static str)> {
         let over_tls = |url: &String| url.starts_with(TLS_SCHEME);
-        match (self.sentinels.is_empty(), self.url.is_empty()) {
-            (true, true) => return Err(("url", "is missing; or name `sentinels`")),
-            (true, false) if self.master.is_some() => {
-                return Err(("master", "needs `sentinels`"));
+        let mixed = |urls: &[String]| urls.iter().any(over_tls) && !urls.iter().all(over_tls);
+        const MIXED: &str = "must be reached over TLS all or none: `rediss://` or `redis://`";
+        let by_sentinels = !self.sentinels.is_empty();
+        if self.master.is_some() && !by_sentinels {
+            return Err(("master", "needs `sentinels`"));
+        }
+        match (by_sentinels, self.nodes.is_empty(), self.url.is_empty()) {
+            (false, true, true) => Err(("url", "is missing; or name `sentinels`, or `nodes`")),
+            (false, true, false) => Ok(()),
+            (true, _, false) => Err(("sentinels", "and `url` exclude each other")),
+            (true, false, true) => Err(("sentinels", "and `nodes` exclude each other")),
+            (false, false, false) => Err(("nodes", "and `url` exclude each other")),
+            (false, false, true) if mixed(&self.nodes) => Err(("nodes", MIXED)),
+            (false, false, true) => Ok(()),
+            (true, true, true) if self.master.as_ref().is_none_or(Text::is_empty) => {
+                Err(("sentinels", "needs `master`, the name of what they watch"))
             }
-            (true, false) => return Ok(()),
-            (false, false) => return Err(("sentinels", "and `url` exclude each other")),
-            (false, true) => {}
+            (true, true, true) if mixed(&self.sentinels) => Err(("sentinels", MIXED)),
+            (true, true, true) if !self.sentinels.iter().all(|url| has_port(url)) => {
+                Err(("sentinels", "must be `redis://host:port` each"))
+            }
+            (true, true, true) => Ok(()),
         }
-        if self.master.as_ref().is_none_or(Text::is_empty) {
-            return Err(("sentinels", "needs `master`, the name of what they watch"));
-        }
-        if self.sentinels.iter().any(over_tls) && !self.sentinels.iter().all(over_tls) {
-            return Err((
-                "sentinels",
-                "must be reached over TLS all or none: `rediss://` or `redis://`",
-            ));
-        }
-        if !self.sentinels.iter().all(|url| has_port(url)) {
-            return Err(("sentinels", "must be `redis://host:port` each"));
-        }
-        Ok(())
     }
 
     fn validate_access(&self) -> Result<(), (&'static str, &'static str)> {
@@ -270,9 +284,10 @@ impl RedisConfig {
         Ok(())
     }
 
-    /// Whether the URL, or that of the sentinels, asks for TLS.
+    /// Whether the URL, or that of the sentinels or nodes, asks for TLS.
     pub(crate) fn uses_tls(&self) -> bool {
-        let url = self.sentinels.first().unwrap_or(&self.url);
+        let several = self.sentinels.first().or(self.nodes.first());
+        let url = several.unwrap_or(&self.url);
         url.starts_with(TLS_SCHEME)
     }
 
@@ -286,11 +301,14 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentinels: Vec<String> = self.sentinels.iter().map(|it| without_login(it)).collect();
+        let shown = |urls: &[String]| -> Vec<String> {
+            urls.iter().map(|url| without_login(url)).collect()
+        };
         f.debug_struct("RedisConfig")
             .field("url", &without_login(&self.url))
-            .field("sentinels", &sentinels)
+            .field("sentinels", &shown(&self.sentinels))
             .field("master", &self.master)
+            .field("nodes", &shown(&self.nodes))
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "<hidden>"))
             .field("ca_file", &self.ca_file)
@@ -421,8 +439,16 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_shown_without_a_login_that_does_not_belong_there() {
+        let config = RedisConfig::with_nodes(["rediss://:secret@a:1", "rediss://b"]);
+        config.validate().unwrap();
+        assert!(config.uses_tls());
+        let text = format!("{config:?}");
+        assert!(text.contains("//b") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
     fn what_can_not_work_is_refused_by_its_key() {
-        type Change = fn(&mut RedisConfig);
         let changes: [(&str, Change); 20] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
@@ -464,11 +490,37 @@ mod tests {
             ("key_file", |config| config.key_file = Some("key".into())),
             ("trim", |config| config.trim = Some(Trim::MaxLen(0))),
         ];
+        check_refused(&changes);
+    }
+
+    #[test]
+    fn nodes_exclude_other_places() {
+        check_refused(&[
+            ("nodes", |config| {
+                config.nodes = vec!["redis://a".to_owned()];
+            }),
+            ("nodes", |config| {
+                *config = RedisConfig::with_nodes(["redis://a:1", "rediss://b:1"]);
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "bus");
+                config.nodes = vec!["redis://a:1".to_owned()];
+            }),
+            ("master", |config| {
+                *config = RedisConfig::with_nodes(["redis://a:1"]);
+                config.master = Some("bus".into());
+            }),
+        ]);
+    }
+
+    type Change = fn(&mut RedisConfig);
+
+    fn check_refused(changes: &[(&str, Change)]) {
         for (key, change) in changes {
             let mut config = RedisConfig::new("redis://localhost");
             config.validate().unwrap();
             change(&mut config);
-            assert_eq!(config.validate().unwrap_err().0, key);
+            assert_eq!(config.validate().unwrap_err().0, *key);
         }
     }
 }

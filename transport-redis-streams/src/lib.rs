@@ -3,6 +3,7 @@
 mod admin;
 mod claim;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod discovery;
@@ -14,7 +15,9 @@ mod inbox;
 mod member;
 mod publisher;
 mod reader;
+mod readers;
 mod reply;
+mod scatter;
 mod scripts;
 mod sentinels;
 mod settle;

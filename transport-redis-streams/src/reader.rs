@@ -1,16 +1,16 @@
 //! The task that reads: one connection of its own, which blocks on the server.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Cmd, Value};
+use crate::cluster::{Course, Place, slot_of};
 use crate::connection::Connection;
-use crate::member::{Arrival, Member, pairs};
+use crate::error::Failure;
+use crate::member::{Arrival, Member, Reading, pairs};
 use crate::reply::{self, EntryId};
 use crate::scripts;
 
@@ -25,28 +25,38 @@ const FIRST_ENTRY_SIZE: usize = 1024 * 1024;
 /// How many pending entries are looked at in one step.
 const PAGE: usize = 100;
 
-/// Reads until the member stops or fails for good. No answer of the server is ever dropped
-/// while its connection lives: whoever waits for one waits for nothing else.
-pub(crate) async fn run(member: Arc<Member>) {
+/// Reads until the member stops or fails for good: all streams, or on a cluster those of a slot. No
+/// answer of the server is ever dropped while its connection lives: whoever waits for one waits for
+/// nothing else.
+pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>) {
     let mut pause = MIN_PAUSE;
+    let mut told = None;
     while !member.stop.is_cancelled() {
-        let mut session = Session::new(&member);
-        let Err(error) = session.run().await else {
-            return;
-        };
-        member.reading.store(0, Ordering::Relaxed);
+        let mut session = Session::new(&member, slot, told.take());
+        let ended = session.run().await;
+        member.note_reading(slot, None);
         if session.has_read {
             pause = MIN_PAUSE;
         }
-        if !error.retryable() {
-            tracing::error!(transport = %member.config.name, group = %member.group, %error,
-                "reading ended");
-            member.inbox.end(error);
-            return;
+        match ended {
+            Ok(End::Stopped) => return,
+            Ok(End::Elsewhere(place)) => {
+                tracing::debug!(transport = %member.config.name, group = %member.group, slot,
+                    "the streams of a slot are at another node now");
+                told = place;
+            }
+            Err(error) if !error.retryable() => {
+                tracing::error!(transport = %member.config.name, group = %member.group, %error,
+                    "reading ended");
+                member.inbox.end(error);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(transport = %member.config.name, group = %member.group, %error,
+                    "reading was interrupted and goes on after a pause");
+                member.inbox.report(error);
+            }
         }
-        tracing::warn!(transport = %member.config.name, group = %member.group, %error,
-            "reading was interrupted and goes on after a pause");
-        member.inbox.report(error);
         tokio::select! {
             () = sleep(pause) => {}
             () = member.stop.cancelled() => return,
@@ -55,67 +65,113 @@ pub(crate) async fn run(member: Arc<Member>) {
     }
 }
 
+/// Why a session ended that did not fail.
+enum End {
+    Stopped,
+    /// The streams are at this place, or at the one that is known now.
+    Elsewhere(Option<Place>),
+}
+
 /// What is done on one connection.
 struct Session<'a> {
     member: &'a Member,
-    /// The streams that are read, and their index by name.
-    streams: Arc<[Topic]>,
-    index: HashMap<Vec<u8>, u32>,
+    slot: Option<u16>,
+    /// Where a node of the cluster says that the streams are.
+    told: Option<Place>,
+    /// All streams of the member, of which those are read that are of the slot.
+    known: Arc<[Topic]>,
+    streams: Vec<(u32, Topic)>,
     /// About the bytes of an entry, from what came last.
     entry_size: usize,
     /// The server answered a read.
     has_read: bool,
 }
 
+/// Where a session reads.
+struct Desk {
+    connection: Connection,
+    /// On a cluster.
+    place: Option<Place>,
+}
+
 impl<'a> Session<'a> {
-    fn new(member: &'a Member) -> Self {
+    fn new(member: &'a Member, slot: Option<u16>, told: Option<Place>) -> Self {
         Self {
             member,
-            streams: Arc::new([]),
-            index: HashMap::new(),
+            slot,
+            told,
+            known: Arc::new([]),
+            streams: Vec::new(),
             entry_size: FIRST_ENTRY_SIZE,
             has_read: false,
         }
     }
 
-    async fn run(&mut self) -> Result<()> {
-        let client = self.member.link.client();
-        let connection = tokio::select! {
-            connection = client.open(self.member.deadline()) => connection?,
-            () = self.member.stop.cancelled() => return Ok(()),
+    async fn run(&mut self) -> Result<End> {
+        let member = self.member;
+        let desk = tokio::select! {
+            desk = self.open() => desk?,
+            () = member.stop.cancelled() => return Ok(End::Stopped),
         };
-        self.announce(&connection).await?;
-        self.recover(&connection).await?;
+        self.announce(&desk).await?;
+        self.recover().await?;
         while self.wait_for_room().await {
-            self.read(&connection).await?;
+            if let Some(end) = self.read(&desk).await? {
+                return Ok(end);
+            }
             if !self.has_read {
                 self.has_read = true;
                 self.member.inbox.recovered();
             }
         }
-        Ok(())
+        Ok(End::Stopped)
+    }
+
+    /// A connection of its own to where the streams are.
+    async fn open(&mut self) -> Result<Desk> {
+        let member = self.member;
+        let deadline = member.deadline();
+        let (Some(nodes), Some(slot)) = (member.link.nodes(), self.slot) else {
+            let connection = member.link.client().open(deadline).await?;
+            let place = None;
+            return Ok(Desk { connection, place });
+        };
+        let (place, connection) = match self.told.take() {
+            Some(place) => {
+                let connection = nodes.open_at(&place, deadline).await?;
+                (place, connection)
+            }
+            None => nodes.open(slot, deadline).await?,
+        };
+        let place = Some(place);
+        Ok(Desk { connection, place })
     }
 
     /// Notes which connection a stop has to unblock.
-    async fn announce(&self, connection: &Connection) -> Result<()> {
+    async fn announce(&self, desk: &Desk) -> Result<()> {
         let mut command = Cmd::new();
         command.arg("CLIENT").arg("ID");
-        let id = self.call(connection, &command).await?;
+        let deadline = self.member.deadline();
+        let id = desk.connection.call(&command, deadline).await;
+        let id = id.map_err(|failure| self.member.error(failure, "receive"))?;
         let id = reply::number(&id).ok_or_else(|| self.member.malformed("receive"))?;
-        self.member.reading.store(id, Ordering::Relaxed);
+        let node = desk.place.as_ref().map(|place| place.node.clone());
+        self.member
+            .note_reading(self.slot, Some(Reading { id, node }));
         Ok(())
     }
 
     /// Delivers what is pending for this member and not in hand: what it had before it was
     /// started again under its name, and what was on its way when the connection was lost.
-    async fn recover(&mut self, connection: &Connection) -> Result<()> {
-        for (source, stream) in self.member.streams().iter().enumerate() {
-            let source = u32::try_from(source).expect("streams are counted in 32 bits");
+    async fn recover(&mut self) -> Result<()> {
+        self.refresh_streams();
+        for (source, stream) in &self.streams {
+            let source = *source;
             let mut start = "-".to_owned();
             while self.wait_for_room().await {
                 // Until what is claimed elsewhere is in hand it looks like what was lost.
                 let _claiming = self.member.claiming.lock().await;
-                let Some(page) = self.pending(connection, stream, &start).await? else {
+                let Some(page) = self.pending(stream, &start).await? else {
                     break;
                 };
                 let Some(last) = page.last().copied() else {
@@ -125,7 +181,7 @@ impl<'a> Session<'a> {
                 let missing = page.iter().filter(|id| !held.contains(source, **id));
                 let missing: Vec<EntryId> = missing.copied().collect();
                 if !missing.is_empty() {
-                    self.take_own(connection, source, stream, &missing).await?;
+                    self.take_own(source, stream, &missing).await?;
                 }
                 if page.len() < PAGE {
                     break;
@@ -137,12 +193,7 @@ impl<'a> Session<'a> {
     }
 
     /// A page of the ids that are pending for this member; nothing if the group is gone.
-    async fn pending(
-        &self,
-        connection: &Connection,
-        stream: &Topic,
-        start: &str,
-    ) -> Result<Option<Vec<EntryId>>> {
+    async fn pending(&self, stream: &Topic, start: &str) -> Result<Option<Vec<EntryId>>> {
         let mut command = Cmd::new();
         command
             .arg("XPENDING")
@@ -152,10 +203,12 @@ impl<'a> Session<'a> {
             .arg("+")
             .arg(PAGE)
             .arg(self.member.name.as_str());
-        let reply = match connection.call(&command, self.member.deadline()).await {
+        let link = &self.member.link;
+        let deadline = self.member.deadline();
+        let reply = match link.ask(stream.name(), &command, deadline).await? {
             Ok(reply) => reply,
             Err(failure) if failure.has_code("NOGROUP") => {
-                self.member.heal(connection).await?;
+                self.member.heal(stream).await?;
                 return Ok(None);
             }
             Err(failure) => return Err(self.member.error(failure, "receive")),
@@ -167,13 +220,7 @@ impl<'a> Session<'a> {
             .ok_or_else(|| self.member.malformed("receive"))
     }
 
-    async fn take_own(
-        &self,
-        connection: &Connection,
-        source: u32,
-        stream: &Topic,
-        ids: &[EntryId],
-    ) -> Result<()> {
+    async fn take_own(&self, source: u32, stream: &Topic, ids: &[EntryId]) -> Result<()> {
         let member = self.member;
         let mut command = scripts::call(
             scripts::TAKE_OWN,
@@ -182,7 +229,10 @@ impl<'a> Session<'a> {
         );
         scripts::push_ids(&mut command, ids.iter().copied());
         let sent = Instant::now();
-        let reply = self.call(connection, &command).await?;
+        let reply = member
+            .link
+            .call_of(stream.name(), &command, "receive", member.deadline())
+            .await?;
         let taken = reply::array(reply).ok_or_else(|| member.malformed("receive"))?;
         let mut arrivals = Vec::with_capacity(taken.len());
         let mut deleted = 0;
@@ -205,7 +255,7 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until there is something to read and room for it. False if the member stops.
-    async fn wait_for_room(&mut self) -> bool {
+    async fn wait_for_room(&self) -> bool {
         let ready = async {
             self.member.inbox.room().await;
             while self.member.streams().is_empty() {
@@ -219,32 +269,59 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn read(&mut self, connection: &Connection) -> Result<()> {
+    async fn read(&mut self, desk: &Desk) -> Result<Option<End>> {
         self.refresh_streams();
         let block = self.block();
         let command = self.command(block);
         let sent = Instant::now();
         let deadline = self.member.deadline() + block;
-        match connection.call(&command, deadline).await {
-            Ok(Value::Nil) => Ok(()),
-            Ok(reply) => self.deliver(reply, sent),
-            Err(failure) if failure.has_code("NOGROUP") => self.member.heal(connection).await,
-            // What a deleted stream does to a read that waits for it.
-            Err(failure) if failure.has_code("UNBLOCKED") => Ok(()),
-            Err(failure) => Err(self.member.error(failure, "receive")),
+        let reply = match &desk.place {
+            None => desk.connection.call(&command, deadline).await,
+            Some(place) => desk.connection.call_at(place, &command, deadline).await,
+        };
+        match reply {
+            Ok(Value::Nil) => {}
+            Ok(reply) => self.deliver(reply, sent)?,
+            Err(failure) => return self.refused(desk, failure).await,
         }
+        Ok(None)
+    }
+
+    /// What to do when the server refuses a read.
+    async fn refused(&self, desk: &Desk, failure: Failure) -> Result<Option<End>> {
+        let member = self.member;
+        if failure.has_code("NOGROUP") {
+            // The server does not say which of them it is.
+            for (_, stream) in &self.streams {
+                member.heal(stream).await?;
+            }
+            return Ok(None);
+        }
+        // What a deleted stream does to a read that waits for it.
+        if failure.has_code("UNBLOCKED") {
+            return Ok(None);
+        }
+        if let (Some(place), Some(slot), Some(nodes)) =
+            (&desk.place, self.slot, member.link.nodes())
+        {
+            match nodes.follow(slot, &failure, place, member.deadline()).await {
+                Some(Course::There(place)) => return Ok(Some(End::Elsewhere(Some(place)))),
+                Some(Course::Anew) => return Ok(Some(End::Elsewhere(None))),
+                None => {}
+            }
+        }
+        Err(member.error(failure, "receive"))
     }
 
     fn refresh_streams(&mut self) {
-        let streams = self.member.streams();
-        if Arc::ptr_eq(&streams, &self.streams) {
+        let known = self.member.streams();
+        if Arc::ptr_eq(&known, &self.known) {
             return;
         }
-        self.index = (0..)
-            .zip(streams.iter())
-            .map(|(source, stream)| (stream.name().as_bytes().to_vec(), source))
-            .collect();
-        self.streams = streams;
+        let streams = (0..).zip(known.iter().cloned());
+        let ours = |stream: &Topic| self.slot.is_none_or(|slot| slot_of(stream.name()) == slot);
+        self.streams = streams.filter(|(_, stream)| ours(stream)).collect();
+        self.known = known;
     }
 
     /// How long a read waits. An entry may have been ours for that long when it comes, so it is
@@ -270,10 +347,10 @@ impl<'a> Session<'a> {
             .arg("BLOCK")
             .arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX))
             .arg("STREAMS");
-        for stream in self.streams.iter() {
+        for (_, stream) in &self.streams {
             command.arg(stream.name());
         }
-        for _ in self.streams.iter() {
+        for _ in &self.streams {
             command.arg(">");
         }
         command
@@ -284,8 +361,8 @@ impl<'a> Session<'a> {
     fn deliver(&mut self, reply: Value, sent: Instant) -> Result<()> {
         let streams = pairs(reply).ok_or_else(|| self.member.malformed("receive"))?;
         for (stream, entries) in streams {
-            let source = reply::bytes(&stream).and_then(|name| self.index.get(name));
-            let (Some(source), Some(entries)) = (source.copied(), reply::array(entries)) else {
+            let source = reply::bytes(&stream).and_then(|name| self.source(name));
+            let (Some(source), Some(entries)) = (source, reply::array(entries)) else {
                 return Err(self.member.malformed("receive"));
             };
             let mut arrivals = Vec::with_capacity(entries.len());
@@ -319,11 +396,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn call(&self, connection: &Connection, command: &Cmd) -> Result<Value> {
-        connection
-            .call(command, self.member.deadline())
-            .await
-            .map_err(|failure| self.member.error(failure, "receive"))
+    fn source(&self, name: &[u8]) -> Option<u32> {
+        let named = |(_, stream): &&(u32, Topic)| stream.name().as_bytes() == name;
+        self.streams.iter().find(named).map(|(source, _)| *source)
     }
 }
 
