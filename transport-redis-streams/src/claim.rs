@@ -64,7 +64,7 @@ async fn walk_streams(member: &Member, streams: &[(u32, Topic)], clean: bool) ->
             tokio::select! {
                 biased;
                 () = member.stop.cancelled() => return Ok(()),
-                () = member.inbox.room() => {}
+                () = member.room() => {}
             }
             // Before the step: while it waits for a server, nobody else may claim.
             tokio::select! {

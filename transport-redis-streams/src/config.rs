@@ -102,6 +102,12 @@ pub struct RedisConfig {
     /// `read_ahead` does. A number, or text as `"32MiB"`. At least 1. Default: 32 MiB.
     #[serde(default = "read_ahead_bytes", deserialize_with = "fields::size")]
     pub read_ahead_bytes: usize,
+    /// How many entries one member may have in hand: those that wait in memory and those that were
+    /// given to the application and are not settled. At the bound the server is not read any more and
+    /// nothing is taken over, until something is settled; one page of 100 that is taken over
+    /// may pass it, and on a cluster a read of each slot. At least 1. Default: 100,000.
+    #[serde(default = "max_pending")]
+    pub max_pending: usize,
     /// How often a member looks for entries that dead members left, in walks over all pending
     /// entries of the group. Never rarer than half of
     /// [`takeover_after`](polybus_core::transport::Subscription::takeover_after). Default: 5 s.
@@ -163,6 +169,7 @@ impl RedisConfig {
             count: count(),
             read_ahead: read_ahead(),
             read_ahead_bytes: read_ahead_bytes(),
+            max_pending: max_pending(),
             claim_interval: claim_interval(),
             discovery_interval: None,
             remove_members_after: remove_members_after(),
@@ -220,6 +227,7 @@ impl RedisConfig {
         for (key, number) in [
             ("read_ahead", self.read_ahead),
             ("read_ahead_bytes", self.read_ahead_bytes),
+            ("max_pending", self.max_pending),
         ] {
             if number == 0 {
                 return Err((key, "must be at least 1"));
@@ -321,6 +329,7 @@ impl fmt::Debug for RedisConfig {
             .field("count", &self.count)
             .field("read_ahead", &self.read_ahead)
             .field("read_ahead_bytes", &self.read_ahead_bytes)
+            .field("max_pending", &self.max_pending)
             .field("claim_interval", &self.claim_interval)
             .field("discovery_interval", &self.discovery_interval)
             .field("remove_members_after", &self.remove_members_after)
@@ -386,6 +395,11 @@ fn read_ahead_bytes() -> usize {
     32 * 1024 * 1024
 }
 
+/// More than handlers work on at once, and little enough memory.
+fn max_pending() -> usize {
+    100_000
+}
+
 fn claim_interval() -> Duration {
     Duration::from_secs(5)
 }
@@ -449,7 +463,7 @@ mod tests {
 
     #[test]
     fn what_can_not_work_is_refused_by_its_key() {
-        let changes: [(&str, Change); 20] = [
+        let changes: [(&str, Change); 21] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -463,6 +477,7 @@ mod tests {
             ("count", |config| config.count = 0),
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
+            ("max_pending", |config| config.max_pending = 0),
             ("member", |config| config.member = Some(Text::default())),
             ("url", |config| config.url = String::new()),
             ("master", |config| config.master = Some("bus".into())),

@@ -8,6 +8,7 @@ use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::{Cmd, Value};
+use crate::reply;
 use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
@@ -148,20 +149,18 @@ impl Fields {
         let mut entry = Self::default();
         let mut fields = fields.into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            let (name, value) = (into_bytes(name), into_bytes(value));
-            entry.size += name.len() + value.len();
-            let slot = match &name[..] {
-                name if name == DATA.as_bytes() => &mut entry.data,
-                name if name == ATTRIBUTES.as_bytes() => &mut entry.attributes,
-                name if name == KEY.as_bytes() => &mut entry.key,
-                _ => {
-                    entry.others.push((name, value));
-                    continue;
-                }
+            let value = into_bytes(value);
+            let known = reply::bytes(&name).unwrap_or_default();
+            entry.size += known.len() + value.len();
+            let slot = match known {
+                known if known == DATA.as_bytes() => Some(&mut entry.data),
+                known if known == ATTRIBUTES.as_bytes() => Some(&mut entry.attributes),
+                known if known == KEY.as_bytes() => Some(&mut entry.key),
+                _ => None,
             };
             match slot {
-                Some(_) => entry.others.push((name, value)),
-                None => *slot = Some(value),
+                Some(slot) if slot.is_none() => *slot = Some(value),
+                _ => entry.others.push((into_bytes(name), value)),
             }
         }
         entry

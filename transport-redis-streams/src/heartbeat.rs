@@ -24,6 +24,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             () = member.stop.cancelled() => return,
             () = sleep(member.takeover_after / 6) => {}
         }
+        member.held.forget_released(member.takeover_after);
         let mut due = member.held.older_than(member.takeover_after / 3);
         due.sort_unstable_by_key(|entry| (entry.source, entry.id));
         let servers = match due.is_empty() {

@@ -190,6 +190,21 @@ impl Member {
         self.create_group(stream, "0").await
     }
 
+    /// Waits until fewer entries wait, and are in hand, than may.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room(&self) {
+        loop {
+            self.held.room(self.config.max_pending).await;
+            self.inbox.room().await;
+            if self.held.has_room(0, self.config.max_pending) {
+                return;
+            }
+        }
+    }
+
     /// Hands entries that the server gave us at `fresh` or later to the application, but for
     /// those that it has in hand.
     pub(crate) fn deliver(&self, source: u32, arrivals: Vec<Arrival>, fresh: Instant) {

@@ -1,14 +1,15 @@
 //! The task that reads: one connection of its own, which blocks on the server.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Cmd, Value};
+use crate::client::{Cmd, Pipeline, Value};
 use crate::cluster::{Course, Place, slot_of};
-use crate::connection::Connection;
+use crate::connection::{Connection, Sent};
 use crate::error::Failure;
 use crate::member::{Arrival, Member, Reading, pairs};
 use crate::reply::{self, EntryId};
@@ -17,6 +18,9 @@ use crate::scripts;
 /// The first pause before the next attempt to connect; it doubles up to `MAX_PAUSE`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many reads are out at once while there is much to read.
+const READS_OUT: usize = 2;
 
 /// How large entries are taken to be before the first has come: the largest that a bus lets
 /// through unless it is told otherwise. The first read is a small one therefore.
@@ -85,6 +89,17 @@ struct Session<'a> {
     entry_size: usize,
     /// The server answered a read.
     has_read: bool,
+    /// The last answer was as long as was asked for.
+    has_more: bool,
+}
+
+/// A read on its way.
+struct Read {
+    sent: Sent,
+    /// How many entries of each stream were asked for.
+    count: usize,
+    /// When it was sent: what it brings is ours since then at the earliest.
+    since: Instant,
 }
 
 /// Where a session reads.
@@ -104,6 +119,7 @@ impl<'a> Session<'a> {
             streams: Vec::new(),
             entry_size: FIRST_ENTRY_SIZE,
             has_read: false,
+            has_more: false,
         }
     }
 
@@ -115,8 +131,35 @@ impl<'a> Session<'a> {
         };
         self.announce(&desk).await?;
         self.recover().await?;
-        while self.wait_for_room().await {
-            if let Some(end) = self.read(&desk).await? {
+        let mut out = VecDeque::with_capacity(READS_OUT);
+        let ended = self.read_on(&desk, &mut out).await;
+        // What is out still is answered as well, or fails at once.
+        for read in out {
+            let (count, since) = (read.count, read.since);
+            if let Ok(reply) = read.sent.last().await {
+                self.deliver(reply, count, since)?;
+            }
+        }
+        ended
+    }
+
+    /// Reads until there is a reason to stop. While the server has more than one read takes, the
+    /// next one is out when an answer comes, so that the two of us work at the same time.
+    async fn read_on(&mut self, desk: &Desk, out: &mut VecDeque<Read>) -> Result<End> {
+        loop {
+            if out.is_empty() {
+                if !self.wait_for_room().await {
+                    return Ok(End::Stopped);
+                }
+                out.push_back(self.send(desk, true).await);
+            }
+            while self.has_more && out.len() < READS_OUT && self.may_read_ahead(out) {
+                out.push_back(self.send(desk, false).await);
+            }
+            let Some(read) = out.pop_front() else {
+                continue;
+            };
+            if let Some(end) = self.answer(desk, read).await? {
                 return Ok(end);
             }
             if !self.has_read {
@@ -124,7 +167,14 @@ impl<'a> Session<'a> {
                 self.member.inbox.recovered();
             }
         }
-        Ok(End::Stopped)
+    }
+
+    fn may_read_ahead(&self, out: &VecDeque<Read>) -> bool {
+        let asked: usize = out.iter().map(|read| read.count).sum();
+        let member = self.member;
+        !member.stop.is_cancelled()
+            && member.inbox.has_room(asked)
+            && member.held.has_room(asked, member.config.max_pending)
     }
 
     /// A connection of its own to where the streams are.
@@ -257,7 +307,7 @@ impl<'a> Session<'a> {
     /// Waits until there is something to read and room for it. False if the member stops.
     async fn wait_for_room(&self) -> bool {
         let ready = async {
-            self.member.inbox.room().await;
+            self.member.room().await;
             while self.member.streams().is_empty() {
                 self.member.added.notified().await;
             }
@@ -269,19 +319,27 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn read(&mut self, desk: &Desk) -> Result<Option<End>> {
+    /// Sends a read. One that may block is alone: nothing waits behind it for long.
+    async fn send(&mut self, desk: &Desk, may_block: bool) -> Read {
         self.refresh_streams();
-        let block = self.block();
-        let command = self.command(block);
-        let sent = Instant::now();
+        let (block, count) = (self.block(), self.count());
+        let command = self.command(count, may_block.then_some(block));
+        let mut pipeline = Pipeline::with_capacity(2);
+        if desk.place.as_ref().is_some_and(|place| place.asking) {
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(command);
+        let since = Instant::now();
+        // It may have to wait for one that blocks.
         let deadline = self.member.deadline() + block;
-        let reply = match &desk.place {
-            None => desk.connection.call(&command, deadline).await,
-            Some(place) => desk.connection.call_at(place, &command, deadline).await,
-        };
-        match reply {
-            Ok(Value::Nil) => {}
-            Ok(reply) => self.deliver(reply, sent)?,
+        let sent = desk.connection.send(pipeline, deadline).await;
+        Read { sent, count, since }
+    }
+
+    async fn answer(&mut self, desk: &Desk, read: Read) -> Result<Option<End>> {
+        let (count, since) = (read.count, read.since);
+        match read.sent.last().await {
+            Ok(reply) => self.deliver(reply, count, since)?,
             Err(failure) => return self.refused(desk, failure).await,
         }
         Ok(None)
@@ -333,9 +391,17 @@ impl<'a> Session<'a> {
         block.max(Duration::from_millis(1))
     }
 
-    fn command(&self, block: Duration) -> Cmd {
+    /// How many entries a read asks for from each stream.
+    fn count(&self) -> usize {
+        let config = &self.member.config;
+        let bytes = config.read_ahead_bytes / self.entry_size;
+        let pending = config.max_pending.saturating_sub(self.member.held.count());
+        let room = bytes.min(pending) / self.streams.len().max(1);
+        config.count.min(room).max(1)
+    }
+
+    fn command(&self, count: usize, block: Option<Duration>) -> Cmd {
         let member = self.member;
-        let room = member.config.read_ahead_bytes / self.entry_size / self.streams.len().max(1);
         let mut command = Cmd::new();
         command
             .arg("XREADGROUP")
@@ -343,10 +409,12 @@ impl<'a> Session<'a> {
             .arg(member.group.as_str())
             .arg(member.name.as_str())
             .arg("COUNT")
-            .arg(member.config.count.min(room).max(1))
-            .arg("BLOCK")
-            .arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX))
-            .arg("STREAMS");
+            .arg(count);
+        if let Some(block) = block {
+            let block = u64::try_from(block.as_millis()).unwrap_or(u64::MAX);
+            command.arg("BLOCK").arg(block);
+        }
+        command.arg("STREAMS");
         for (_, stream) in &self.streams {
             command.arg(stream.name());
         }
@@ -356,9 +424,13 @@ impl<'a> Session<'a> {
         command
     }
 
-    /// `[[stream, [entry, ...]], ...]`. One entry that can't be understood does not keep the
-    /// others from being delivered.
-    fn deliver(&mut self, reply: Value, sent: Instant) -> Result<()> {
+    /// `[[stream, [entry, ...]], ...]`, or nothing. One entry that can't be understood does not
+    /// keep the others from being delivered.
+    fn deliver(&mut self, reply: Value, count: usize, since: Instant) -> Result<()> {
+        self.has_more = false;
+        if reply == Value::Nil {
+            return Ok(());
+        }
         let streams = pairs(reply).ok_or_else(|| self.member.malformed("receive"))?;
         for (stream, entries) in streams {
             let source = reply::bytes(&stream).and_then(|name| self.source(name));
@@ -376,8 +448,9 @@ impl<'a> Session<'a> {
                     ),
                 }
             }
+            self.has_more |= arrivals.len() >= count;
             self.note_size(&arrivals);
-            self.member.deliver(source, arrivals, sent);
+            self.member.deliver(source, arrivals, since);
         }
         Ok(())
     }
