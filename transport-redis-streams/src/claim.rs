@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Cmd, Value};
 use crate::member::{Arrival, Member};
-use crate::reader::attempt;
 use crate::reply::{self, Entry};
 use crate::scripts;
 
@@ -115,7 +114,7 @@ async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Res
         let attempts = attempts(member, stream, &entries).await;
         let arrivals = entries.into_iter().zip(attempts);
         let arrivals = arrivals
-            .map(|(entry, attempt)| Arrival { entry, attempt })
+            .map(|(entry, count)| Arrival::of(entry, Some(count)))
             .collect();
         member.deliver(source, arrivals, sent);
     }
@@ -137,7 +136,7 @@ fn read(reply: Value) -> Option<(String, Vec<Entry>, usize)> {
 
 /// How many times each entry has been delivered, this time included. What can't be found out
 /// was delivered twice at least.
-async fn attempts(member: &Member, stream: &Topic, entries: &[Entry]) -> Vec<u32> {
+async fn attempts(member: &Member, stream: &Topic, entries: &[Entry]) -> Vec<u64> {
     let question = |entry: &Entry| {
         let mut command = Cmd::new();
         command.arg("XPENDING").arg(stream.name());
@@ -157,7 +156,7 @@ async fn attempts(member: &Member, stream: &Topic, entries: &[Entry]) -> Vec<u32
     let counted = |_| replies.next()?.ok().and_then(count);
     (0..entries.len())
         .map(counted)
-        .map(|count| attempt(Some(count.unwrap_or(2))))
+        .map(|count| count.unwrap_or(2))
         .collect()
 }
 

@@ -1,5 +1,5 @@
-//! The Redis client: the crate `redis` is used here, in `connection.rs` and in `error.rs`, and
-//! nowhere else.
+//! The Redis client: the crate `redis` is used here, in `connection.rs`, `wire.rs` and
+//! `error.rs`, and nowhere else.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::error::{Failure, Origin};
 use crate::reply;
 use crate::sentinels::Sentinels;
 use crate::tls::{self, Tls};
+use crate::wire::{Socket, Wire};
 
 pub(crate) use redis::{Cmd, Pipeline, Value};
 
@@ -230,13 +231,56 @@ impl Client {
 
     /// Makes one attempt at an address that is known, without a deadline.
     pub(crate) async fn open_directly(&self) -> Result<Connection> {
+        let socket = self.socket().await?;
+        self.enter(socket)
+            .await
+            .map_err(|error| self.at_login(error))
+    }
+
+    /// A connection for reading alone to a server that one like [`open`](Self::open) was made to.
+    pub(crate) async fn open_wire(&self, deadline: Instant) -> Result<Wire> {
+        let deadline = deadline.min(Instant::now() + self.connect_deadline());
+        let socket = timeout_at(deadline, self.socket()).await;
+        let socket = socket.map_err(|_| self.origin.unreachable("it did not answer in time"))?;
+        let mut wire = Wire::new(socket?);
+        for command in self.login_commands() {
+            let entered = wire.call(&command, deadline).await;
+            entered.map_err(|failure| {
+                let error = self.origin.error(failure, "connect");
+                self.at_login(error.with_effect(Effect::NotApplied))
+            })?;
+        }
+        Ok(wire)
+    }
+
+    /// What the client library sends by itself.
+    fn login_commands(&self) -> Vec<Cmd> {
+        let mut commands = Vec::new();
+        if let Some(password) = self.login.password() {
+            let mut command = Cmd::new();
+            command.arg("AUTH").arg(self.login.username()).arg(password);
+            commands.push(command);
+        }
+        if self.login.db() != 0 {
+            let mut command = Cmd::new();
+            command.arg("SELECT").arg(self.login.db());
+            commands.push(command);
+        }
+        let mut command = Cmd::new();
+        command.arg("CLIENT").arg("SETNAME").arg(self.name.as_str());
+        commands.push(command);
+        commands
+    }
+
+    async fn socket(&self) -> Result<Box<dyn Socket>> {
         match &self.address {
-            Address::Tcp(host, port) => self.open_tcp(host, *port).await,
+            Address::Tcp(host, port) => self.tcp_socket(host, *port).await,
             #[cfg(unix)]
             Address::Unix(path) => {
                 let socket = tokio::net::UnixStream::connect(path).await;
-                self.enter(socket.map_err(|error| self.failed_to_connect(error))?)
-                    .await
+                Ok(Box::new(
+                    socket.map_err(|error| self.failed_to_connect(error))?,
+                ))
             }
             Address::Sentinels(_) | Address::Cluster(_) => {
                 Err(self.origin.unreachable("its address is not known"))
@@ -244,26 +288,27 @@ impl Client {
         }
     }
 
-    async fn open_tcp(&self, host: &str, port: u16) -> Result<Connection> {
+    async fn tcp_socket(&self, host: &str, port: u16) -> Result<Box<dyn Socket>> {
         let socket = TcpStream::connect((host, port)).await;
         let socket = socket.map_err(|error| self.failed_to_connect(error))?;
         // Without it a small command waits for the acknowledgement of the one before.
         socket
             .set_nodelay(true)
             .map_err(|error| self.failed_to_connect(error))?;
+        Ok(match &self.tls {
+            None => Box::new(socket),
+            Some(tls) => Box::new(tls.encrypt(host, socket, &self.origin).await?),
+        })
+    }
+
+    fn at_login(&self, error: Error) -> Error {
         match &self.tls {
-            None => self.enter(socket).await,
-            Some(tls) => {
-                let socket = tls.encrypt(host, socket, &self.origin).await?;
-                self.enter(socket).await.map_err(tls::ended_at_login)
-            }
+            Some(_) => tls::ended_at_login(error),
+            None => error,
         }
     }
 
-    async fn enter<S>(&self, socket: S) -> Result<Connection>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn enter(&self, socket: Box<dyn Socket>) -> Result<Connection> {
         let connection = self.log_in(socket).await?;
         if self.peer == Peer::Sentinel {
             return Ok(connection);
@@ -274,10 +319,7 @@ impl Client {
         Ok(connection)
     }
 
-    async fn log_in<S>(&self, socket: S) -> Result<Connection>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn log_in(&self, socket: Box<dyn Socket>) -> Result<Connection> {
         // No time limit of the client's own: it would end reads that block. Every caller sets one.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -291,7 +333,11 @@ impl Client {
                         .error(Failure::Lost(error), "connect")
                         .with_effect(Effect::NotApplied)
                 })?;
-        Ok(Connection::new(connection, tokio::spawn(driver)))
+        Ok(Connection::new(
+            connection,
+            tokio::spawn(driver),
+            self.clone(),
+        ))
     }
 
     /// Checks that the server is one we can use and serves. `PING` is refused while the server

@@ -32,6 +32,8 @@ pub(crate) struct Connection {
 
 /// Ends the connection with the last handle to it.
 struct Driver {
+    /// The server that it leads to.
+    server: Client,
     task: JoinHandle<()>,
     /// Set at once, while the task may take a moment to end.
     aborted: AtomicBool,
@@ -53,15 +55,25 @@ impl Drop for Driver {
 }
 
 impl Connection {
-    pub(crate) fn new(inner: MultiplexedConnection, driver: JoinHandle<()>) -> Self {
+    pub(crate) fn new(
+        inner: MultiplexedConnection,
+        driver: JoinHandle<()>,
+        server: Client,
+    ) -> Self {
         Self {
             inner,
             driver: Arc::new(Driver {
+                server,
                 task: driver,
                 aborted: AtomicBool::new(false),
                 outdated: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// The server that it leads to, at its address.
+    pub(crate) fn server(&self) -> &Client {
+        &self.driver.server
     }
 
     /// Whether it is not known to be lost, or to lead to a server that takes no writes.
@@ -76,8 +88,14 @@ impl Connection {
         if let Value::ServerError(error) = reply
             && error.code() == "READONLY"
         {
-            self.driver.outdated.store(true, Ordering::Release);
+            self.outdate();
         }
+    }
+
+    /// Notes that it leads to a server that takes no writes any more: the next caller of its
+    /// [`Link`] makes another.
+    pub(crate) fn outdate(&self) {
+        self.driver.outdated.store(true, Ordering::Release);
     }
 
     /// Ends it for everybody who shares it; commands without an answer fail.
@@ -296,6 +314,11 @@ impl Link {
             return Ok(connection);
         }
         sleep_until(attempts.next.min(deadline)).await;
+        if attempts.next > deadline {
+            // No attempt, so that it does not put off the next one either.
+            let why = "the last attempt failed, and the next one comes later";
+            return Err(self.client.origin().unreachable(why));
+        }
         let opened = self.client.open(deadline).await;
         match &opened {
             Ok(connection) => {

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use polybus_core::transport::{AckToken, Settlement};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,11 +26,14 @@ struct State {
     /// Of the last delivery.
     epoch: u32,
     /// By the index of their stream.
-    streams: Vec<HashMap<EntryId, Holding>>,
+    streams: Vec<Entries>,
     /// How many there are that were not given back.
     count: usize,
     closed: bool,
 }
+
+/// Each is looked up three times: the hash is a quick one.
+type Entries = HashMap<EntryId, Holding, RandomState>;
 
 struct Holding {
     epoch: u32,
@@ -274,7 +278,7 @@ impl State {
     fn of(&mut self, source: u32) -> usize {
         let index = source as usize;
         if self.streams.len() <= index {
-            self.streams.resize_with(index + 1, HashMap::new);
+            self.streams.resize_with(index + 1, Entries::default);
         }
         index
     }

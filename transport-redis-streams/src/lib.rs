@@ -17,6 +17,7 @@ mod publisher;
 mod reader;
 mod readers;
 mod reply;
+mod resp;
 mod scatter;
 mod scripts;
 mod sentinels;
@@ -24,6 +25,7 @@ mod settle;
 mod subscriber;
 mod tls;
 mod transport;
+mod wire;
 mod writing;
 
 pub use admin::RedisAdmin;

@@ -13,15 +13,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Cmd, Value};
+use crate::client::Cmd;
 use crate::cluster::{Node, slot_of};
 use crate::config::RedisConfig;
 use crate::connection::Link;
-use crate::entry;
+use crate::entry::{self, Read};
 use crate::error::Failure;
 use crate::held::Held;
 use crate::inbox::Inbox;
-use crate::reply::Entry;
+use crate::reply::{self, Entry, EntryId};
 
 /// What the tasks of a subscriber and its settlers share.
 pub(crate) struct Member {
@@ -59,9 +59,28 @@ pub(crate) struct Reading {
 
 /// An entry on its way to the application.
 pub(crate) struct Arrival {
-    pub(crate) entry: Entry,
+    pub(crate) id: EntryId,
+    pub(crate) read: Read,
     /// How many times it has been delivered, this time included.
     pub(crate) attempt: u32,
+}
+
+impl Arrival {
+    /// An entry that was delivered so many times, as the server counts them.
+    pub(crate) fn of(entry: Entry, count: Option<u64>) -> Self {
+        let count = count.unwrap_or(1).max(1);
+        // Entries without fields do not exist; the list is empty then, and undecodable.
+        let fields = entry.fields.unwrap_or_default();
+        let bytes = |value| reply::bytes(value).unwrap_or_default();
+        let pairs = fields
+            .chunks_exact(2)
+            .map(|it| (bytes(&it[0]), bytes(&it[1])));
+        Self {
+            id: entry.id,
+            read: entry::read(pairs),
+            attempt: u32::try_from(count).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl Member {
@@ -211,7 +230,7 @@ impl Member {
         let Some(topic) = self.stream(source) else {
             return;
         };
-        let ids = arrivals.iter().map(|arrival| arrival.entry.id);
+        let ids = arrivals.iter().map(|arrival| arrival.id);
         let taken = self.held.take(source, ids, fresh);
         let mut deliveries = Vec::with_capacity(arrivals.len());
         let mut bytes = 0;
@@ -219,8 +238,7 @@ impl Member {
             let Some(taken) = taken else {
                 continue;
             };
-            // Entries without fields do not exist; the list is empty then, and undecodable.
-            let read = entry::read(arrival.entry.fields.unwrap_or_default());
+            let read = arrival.read;
             bytes += read.size;
             let (token, topic) = (AckToken::from(taken), topic.clone());
             let position = taken.id.position();
@@ -300,21 +318,6 @@ pub(crate) fn start_id(start: Start) -> Option<String> {
             }
             _ => Some("0".to_owned()),
         },
-        _ => None,
-    }
-}
-
-/// The pairs of an array: a stream and its entries.
-pub(crate) fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
-    match value {
-        Value::Array(items) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(|[a, b]| (a, b)),
-                _ => None,
-            })
-            .collect(),
-        Value::Map(pairs) => Some(pairs),
         _ => None,
     }
 }

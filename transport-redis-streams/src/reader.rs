@@ -7,13 +7,16 @@ use std::time::Duration;
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Cmd, Pipeline, Value};
+use crate::client::{Cmd, Value};
 use crate::cluster::{Course, Place, slot_of};
-use crate::connection::{Connection, Sent};
+use crate::connection::Connection;
+use crate::entry;
 use crate::error::Failure;
-use crate::member::{Arrival, Member, Reading, pairs};
+use crate::member::{Arrival, Member, Reading};
 use crate::reply::{self, EntryId};
+use crate::resp::{Cursor, Part};
 use crate::scripts;
+use crate::wire::Wire;
 
 /// The first pause before the next attempt to connect; it doubles up to `MAX_PAUSE`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -95,18 +98,32 @@ struct Session<'a> {
 
 /// A read on its way.
 struct Read {
-    sent: Sent,
+    /// It has an `ASKING` before it, which is answered too.
+    asking: bool,
     /// How many entries of each stream were asked for.
     count: usize,
     /// When it was sent: what it brings is ours since then at the earliest.
     since: Instant,
+    deadline: Instant,
 }
 
 /// Where a session reads.
 struct Desk {
-    connection: Connection,
+    wire: Wire,
+    /// The one that showed the way.
+    shared: Connection,
     /// On a cluster.
     place: Option<Place>,
+}
+
+impl Desk {
+    /// Waits for the answer to the first of the reads that are out.
+    async fn answer(&mut self, read: &Read) -> Result<&[u8], Failure> {
+        if read.asking {
+            self.wire.answer(read.deadline).await?;
+        }
+        self.wire.answer(read.deadline).await
+    }
 }
 
 impl<'a> Session<'a> {
@@ -125,19 +142,18 @@ impl<'a> Session<'a> {
 
     async fn run(&mut self) -> Result<End> {
         let member = self.member;
-        let desk = tokio::select! {
+        let mut desk = tokio::select! {
             desk = self.open() => desk?,
             () = member.stop.cancelled() => return Ok(End::Stopped),
         };
-        self.announce(&desk).await?;
+        self.announce(&mut desk).await?;
         self.recover().await?;
         let mut out = VecDeque::with_capacity(READS_OUT);
-        let ended = self.read_on(&desk, &mut out).await;
+        let ended = self.read_on(&mut desk, &mut out).await;
         // What is out still is answered as well, or fails at once.
         for read in out {
-            let (count, since) = (read.count, read.since);
-            if let Ok(reply) = read.sent.last().await {
-                self.deliver(reply, count, since)?;
+            if let Ok(answer) = desk.answer(&read).await {
+                self.deliver(answer, &read)?;
             }
         }
         ended
@@ -145,16 +161,16 @@ impl<'a> Session<'a> {
 
     /// Reads until there is a reason to stop. While the server has more than one read takes, the
     /// next one is out when an answer comes, so that the two of us work at the same time.
-    async fn read_on(&mut self, desk: &Desk, out: &mut VecDeque<Read>) -> Result<End> {
+    async fn read_on(&mut self, desk: &mut Desk, out: &mut VecDeque<Read>) -> Result<End> {
         loop {
             if out.is_empty() {
                 if !self.wait_for_room().await {
                     return Ok(End::Stopped);
                 }
-                out.push_back(self.send(desk, true).await);
+                out.push_back(self.send(desk, true).await?);
             }
             while self.has_more && out.len() < READS_OUT && self.may_read_ahead(out) {
-                out.push_back(self.send(desk, false).await);
+                out.push_back(self.send(desk, false).await?);
             }
             let Some(read) = out.pop_front() else {
                 continue;
@@ -181,28 +197,30 @@ impl<'a> Session<'a> {
     async fn open(&mut self) -> Result<Desk> {
         let member = self.member;
         let deadline = member.deadline();
-        let (Some(nodes), Some(slot)) = (member.link.nodes(), self.slot) else {
-            let connection = member.link.client().open(deadline).await?;
-            let place = None;
-            return Ok(Desk { connection, place });
-        };
-        let (place, connection) = match self.told.take() {
-            Some(place) => {
-                let connection = nodes.open_at(&place, deadline).await?;
-                (place, connection)
+        let (place, shared) = match (member.link.nodes(), self.slot) {
+            (Some(nodes), Some(slot)) => {
+                let (place, shared) = match self.told.take() {
+                    Some(place) => nodes.reach_at(place, deadline).await?,
+                    None => nodes.reach(slot, deadline).await?,
+                };
+                (Some(place), shared)
             }
-            None => nodes.open(slot, deadline).await?,
+            _ => (None, member.link.connection(deadline).await?),
         };
-        let place = Some(place);
-        Ok(Desk { connection, place })
+        let wire = shared.server().open_wire(deadline).await?;
+        Ok(Desk {
+            wire,
+            shared,
+            place,
+        })
     }
 
     /// Notes which connection a stop has to unblock.
-    async fn announce(&self, desk: &Desk) -> Result<()> {
+    async fn announce(&self, desk: &mut Desk) -> Result<()> {
         let mut command = Cmd::new();
         command.arg("CLIENT").arg("ID");
         let deadline = self.member.deadline();
-        let id = desk.connection.call(&command, deadline).await;
+        let id = desk.wire.call(&command, deadline).await;
         let id = id.map_err(|failure| self.member.error(failure, "receive"))?;
         let id = reply::number(&id).ok_or_else(|| self.member.malformed("receive"))?;
         let node = desk.place.as_ref().map(|place| place.node.clone());
@@ -292,10 +310,7 @@ impl<'a> Session<'a> {
                 return Err(member.malformed("receive"));
             };
             match reply::entry(entry) {
-                Some(entry) => arrivals.push(Arrival {
-                    entry,
-                    attempt: attempt(reply::number(&count)),
-                }),
+                Some(entry) => arrivals.push(Arrival::of(entry, reply::number(&count))),
                 None => deleted += 1,
             }
         }
@@ -320,33 +335,45 @@ impl<'a> Session<'a> {
     }
 
     /// Sends a read. One that may block is alone: nothing waits behind it for long.
-    async fn send(&mut self, desk: &Desk, may_block: bool) -> Read {
+    async fn send(&mut self, desk: &mut Desk, may_block: bool) -> Result<Read> {
         self.refresh_streams();
         let (block, count) = (self.block(), self.count());
-        let command = self.command(count, may_block.then_some(block));
-        let mut pipeline = Pipeline::with_capacity(2);
-        if desk.place.as_ref().is_some_and(|place| place.asking) {
-            pipeline.cmd("ASKING");
+        let mut packed = Vec::new();
+        let asking = desk.place.as_ref().is_some_and(|place| place.asking);
+        if asking {
+            let mut command = Cmd::new();
+            packed = command.arg("ASKING").get_packed_command();
         }
-        pipeline.add_command(command);
+        let command = self.command(count, may_block.then_some(block));
+        packed.extend(command.get_packed_command());
         let since = Instant::now();
         // It may have to wait for one that blocks.
         let deadline = self.member.deadline() + block;
-        let sent = desk.connection.send(pipeline, deadline).await;
-        Read { sent, count, since }
+        let sent = desk.wire.send(&packed, deadline).await;
+        sent.map_err(|failure| self.member.error(failure, "receive"))?;
+        Ok(Read {
+            asking,
+            count,
+            since,
+            deadline,
+        })
     }
 
-    async fn answer(&mut self, desk: &Desk, read: Read) -> Result<Option<End>> {
-        let (count, since) = (read.count, read.since);
-        match read.sent.last().await {
-            Ok(reply) => self.deliver(reply, count, since)?,
-            Err(failure) => return self.refused(desk, failure).await,
+    async fn answer(&mut self, desk: &mut Desk, read: Read) -> Result<Option<End>> {
+        match desk.answer(&read).await {
+            Ok(answer) => self.deliver(answer, &read)?,
+            Err(failure) => {
+                if failure.has_code("READONLY") {
+                    desk.shared.outdate();
+                }
+                return self.refused(desk.place.as_ref(), failure).await;
+            }
         }
         Ok(None)
     }
 
     /// What to do when the server refuses a read.
-    async fn refused(&self, desk: &Desk, failure: Failure) -> Result<Option<End>> {
+    async fn refused(&self, place: Option<&Place>, failure: Failure) -> Result<Option<End>> {
         let member = self.member;
         if failure.has_code("NOGROUP") {
             // The server does not say which of them it is.
@@ -359,9 +386,7 @@ impl<'a> Session<'a> {
         if failure.has_code("UNBLOCKED") {
             return Ok(None);
         }
-        if let (Some(place), Some(slot), Some(nodes)) =
-            (&desk.place, self.slot, member.link.nodes())
-        {
+        if let (Some(place), Some(slot), Some(nodes)) = (place, self.slot, member.link.nodes()) {
             match nodes.follow(slot, &failure, place, member.deadline()).await {
                 Some(Course::There(place)) => return Ok(Some(End::Elsewhere(Some(place)))),
                 Some(Course::Anew) => return Ok(Some(End::Elsewhere(None))),
@@ -424,46 +449,52 @@ impl<'a> Session<'a> {
         command
     }
 
-    /// `[[stream, [entry, ...]], ...]`, or nothing. One entry that can't be understood does not
-    /// keep the others from being delivered.
-    fn deliver(&mut self, reply: Value, count: usize, since: Instant) -> Result<()> {
+    /// `[[stream, [entry, ...]], ...]`, or nothing.
+    fn deliver(&mut self, answer: &[u8], read: &Read) -> Result<()> {
         self.has_more = false;
-        if reply == Value::Nil {
-            return Ok(());
-        }
-        let streams = pairs(reply).ok_or_else(|| self.member.malformed("receive"))?;
-        for (stream, entries) in streams {
-            let source = reply::bytes(&stream).and_then(|name| self.source(name));
-            let (Some(source), Some(entries)) = (source, reply::array(entries)) else {
-                return Err(self.member.malformed("receive"));
-            };
-            let mut arrivals = Vec::with_capacity(entries.len());
-            for entry in entries {
-                match reply::entry(entry) {
-                    Some(entry) => arrivals.push(Arrival { entry, attempt: 1 }),
-                    None => tracing::error!(
-                        transport = %self.member.config.name,
-                        group = %self.member.group,
-                        "an entry without an id was received, and is left pending"
-                    ),
-                }
-            }
-            self.has_more |= arrivals.len() >= count;
-            self.note_size(&arrivals);
-            self.member.deliver(source, arrivals, since);
+        let mut cursor = Cursor::new(answer);
+        let streams = match cursor.part() {
+            Some(Part::Nil) => return Ok(()),
+            Some(Part::Array(count)) => count,
+            _ => return Err(self.member.malformed("receive")),
+        };
+        for _ in 0..streams {
+            let stream = self.stream(&mut cursor, read);
+            stream.ok_or_else(|| self.member.malformed("receive"))?;
         }
         Ok(())
     }
 
+    /// `[stream, [entry, ...]]`. One entry that can't be understood does not keep the others from
+    /// being delivered.
+    fn stream(&mut self, cursor: &mut Cursor<'_>, read: &Read) -> Option<()> {
+        if cursor.array()? != 2 {
+            return None;
+        }
+        let source = self.source(cursor.bytes()?)?;
+        let count = cursor.array()?;
+        let mut arrivals = Vec::with_capacity(count.min(read.count));
+        for _ in 0..count {
+            let mut inside = cursor.clone();
+            cursor.skip()?;
+            match arrival(&mut inside) {
+                Some(arrival) => arrivals.push(arrival),
+                None => tracing::error!(
+                    transport = %self.member.config.name,
+                    group = %self.member.group,
+                    "an entry without an id was received, and is left pending"
+                ),
+            }
+        }
+        self.has_more |= arrivals.len() >= read.count;
+        self.note_size(&arrivals);
+        self.member.deliver(source, arrivals, read.since);
+        Some(())
+    }
+
     fn note_size(&mut self, arrivals: &[Arrival]) {
-        let size = |arrival: &Arrival| -> usize {
-            let fields = arrival.entry.fields.iter().flatten();
-            fields
-                .map(|field| reply::bytes(field).map_or(0, <[u8]>::len))
-                .sum()
-        };
         if !arrivals.is_empty() {
-            let bytes: usize = arrivals.iter().map(size).sum();
+            let bytes: usize = arrivals.iter().map(|arrival| arrival.read.size).sum();
             // Large ones are remembered for a while: where one was, others are likely.
             self.entry_size = (bytes / arrivals.len()).max(self.entry_size / 2).max(1);
         }
@@ -475,7 +506,20 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A count of deliveries as the server keeps it.
-pub(crate) fn attempt(count: Option<u64>) -> u32 {
-    u32::try_from(count.unwrap_or(1).max(1)).unwrap_or(u32::MAX)
+/// `[id, [field, value, ...]]`
+fn arrival(cursor: &mut Cursor<'_>) -> Option<Arrival> {
+    if cursor.array()? != 2 {
+        return None;
+    }
+    let id = EntryId::parse(cursor.bytes()?)?;
+    let fields = match cursor.part()? {
+        Part::Array(count) => count / 2,
+        // One that was deleted has none.
+        Part::Nil => 0,
+        _ => return None,
+    };
+    let fields = (0..fields).map_while(|_| Some((cursor.bytes()?, cursor.bytes()?)));
+    let read = entry::read(fields);
+    let attempt = 1;
+    Some(Arrival { id, read, attempt })
 }

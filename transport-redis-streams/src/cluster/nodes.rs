@@ -27,13 +27,6 @@ pub(crate) struct Place {
     pub(crate) asking: bool,
 }
 
-/// Who may use a connection.
-#[derive(Clone, Copy)]
-enum Sharing {
-    All,
-    None,
-}
-
 impl Nodes {
     pub(crate) fn new(client: Client, cluster: Arc<Cluster>) -> Self {
         Self {
@@ -56,12 +49,24 @@ impl Nodes {
     /// makes the others be asked who has it now, until the connect deadline or `deadline` has
     /// passed.
     pub(crate) async fn reach(&self, slot: u16, deadline: Instant) -> Result<(Place, Connection)> {
-        self.reach_by(slot, deadline, Sharing::All).await
-    }
-
-    /// As [`reach`](Self::reach), with a connection that nobody else uses.
-    pub(crate) async fn open(&self, slot: u16, deadline: Instant) -> Result<(Place, Connection)> {
-        self.reach_by(slot, deadline, Sharing::None).await
+        let deadline = deadline.min(Instant::now() + self.client.connect_deadline());
+        loop {
+            let map = self.cluster.map();
+            let failed = match self.place(slot) {
+                Some(place) => match self.link(&place.node).attempt(deadline).await {
+                    Ok(connection) => return Ok((place, connection)),
+                    Err(error) if is_final(&error) => return Err(error),
+                    Err(error) => error,
+                },
+                None => uncovered(&self.client, slot),
+            };
+            let version = map.version();
+            match self.cluster.refresh(&self.client, version, deadline).await {
+                Err(error) if is_final(&error) || map.nodes().is_empty() => return Err(error),
+                _ if Instant::now() >= deadline => return Err(failed),
+                _ => {}
+            }
+        }
     }
 
     /// A connection to a node, whatever is known of who has which slot.
@@ -72,43 +77,6 @@ impl Nodes {
     ) -> Result<(Place, Connection)> {
         let connection = self.link(&place.node).attempt(deadline).await?;
         Ok((place, connection))
-    }
-
-    /// A connection to a node that nobody else uses.
-    pub(crate) async fn open_at(&self, place: &Place, deadline: Instant) -> Result<Connection> {
-        self.at(&place.node).open(deadline).await
-    }
-
-    async fn reach_by(
-        &self,
-        slot: u16,
-        deadline: Instant,
-        sharing: Sharing,
-    ) -> Result<(Place, Connection)> {
-        let deadline = deadline.min(Instant::now() + self.client.connect_deadline());
-        loop {
-            let map = self.cluster.map();
-            let failed = match self.place(slot) {
-                Some(place) => {
-                    let connected = match sharing {
-                        Sharing::All => self.link(&place.node).attempt(deadline).await,
-                        Sharing::None => self.open_at(&place, deadline).await,
-                    };
-                    match connected {
-                        Ok(connection) => return Ok((place, connection)),
-                        Err(error) if is_final(&error) => return Err(error),
-                        Err(error) => error,
-                    }
-                }
-                None => uncovered(&self.client, slot),
-            };
-            let version = map.version();
-            match self.cluster.refresh(&self.client, version, deadline).await {
-                Err(error) if is_final(&error) || map.nodes().is_empty() => return Err(error),
-                _ if Instant::now() >= deadline => return Err(failed),
-                _ => {}
-            }
-        }
     }
 
     /// A connection to each node that has slots.

@@ -7,11 +7,13 @@ use std::time::Duration;
 use polybus_core::ErrorKind;
 use polybus_core::transport::{Delivery, Settlement, Settler, Subscriber, Transport};
 use polybus_test_support::RedisServer;
-use tokio::time::sleep;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{
-    Raw, ack, close, connect, connect_with, ensure_quiet, events, eventually, ids, numbered_ids,
-    publish, recv_again, settle, subscription, take, topic,
+    PATIENCE, Raw, ack, close, connect, connect_with, ensure_quiet, events, eventually, ids,
+    numbered_ids, publish, recv_again, settle, subscription, take, topic,
 };
 
 /// Short enough for a test, long enough for a busy machine to keep what is in hand.
@@ -114,7 +116,8 @@ async fn nobody_settles_what_another_member_has_taken_over() {
     let server = RedisServer::shared().await;
     let (transport, raw, topic) = (connect(server).await, Raw::connect(server).await, topic());
     publish(&transport, &events(&topic, 0..3)).await;
-    let mortal = subscription("g", &topic).takeover_after(TAKEOVER);
+    // The thief tells nobody that it lives: what follows has to be over before it is taken for dead.
+    let mortal = subscription("g", &topic).takeover_after(TAKEOVER * 4);
     let mut subscriber = transport.subscribe(mortal).await.unwrap();
     let deliveries = take(&mut subscriber, 3).await;
     let tokens: Vec<_> = deliveries.iter().map(Delivery::token).collect();
@@ -384,4 +387,34 @@ async fn new_events_come_beside_what_dead_members_left() {
     let (published, ()) = tokio::join!(publishing, receiving);
     assert!(published > 600);
     close(heir).await;
+}
+
+#[tokio::test]
+async fn a_read_asks_for_as_much_and_waits_as_long_as_is_set() {
+    let server = RedisServer::start().await.unwrap();
+    let address = server.url().strip_prefix("redis://").unwrap();
+    let mut monitor = BufReader::new(TcpStream::connect(address).await.unwrap());
+    monitor.write_all(b"MONITOR\r\n").await.unwrap();
+    let mut line = String::new();
+    monitor.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "+OK\r\n");
+    let transport = connect_with(&server, |config| {
+        config.block = Duration::from_millis(123);
+        config.count = 7;
+    })
+    .await;
+    let subscriber = transport
+        .subscribe(subscription("g", &topic()))
+        .await
+        .unwrap();
+    let read = timeout(PATIENCE, async {
+        while !line.contains("\"XREADGROUP\"") {
+            line.clear();
+            monitor.read_line(&mut line).await.unwrap();
+        }
+    });
+    read.await.expect("the member reads");
+    let wanted = "\"COUNT\" \"7\" \"BLOCK\" \"123\" \"STREAMS\"";
+    assert!(line.contains(wanted), "{line}");
+    close(subscriber).await;
 }
