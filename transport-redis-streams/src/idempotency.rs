@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use polybus_core::Result;
 use polybus_core::idempotency::{Claim, Claimed, IdempotencyStore};
+use polybus_core::{Result, Topic};
 use tokio::time::Instant;
 
-use crate::client::{Client, Cmd, Pipeline, Value};
+use crate::client::{Client, Cmd, Value};
 use crate::connection::Link;
 use crate::error::Failure;
 use crate::reply;
@@ -115,18 +115,21 @@ impl RedisIdempotency {
             return Ok(Vec::new());
         }
         let slices = slices(claims);
-        let mut pipeline = Pipeline::with_capacity(slices.len());
-        for slice in &slices {
-            pipeline.add_command(command(script, claims, slice, time));
-        }
+        let calls = slices.iter().map(|slice| {
+            let command = command(script, claims, slice, time);
+            // All keys of a slice are in one slot.
+            let first = slice
+                .first()
+                .map_or("", |index| claims[*index].key.as_str());
+            (Topic::new(key(first)), command)
+        });
         let deadline = Instant::now() + self.deadline;
-        let connection = self.link.connection(deadline).await;
-        let connection = connection.map_err(|error| error.with_operation(operation))?;
+        let replies = self.link.pipeline_of(calls.collect(), operation, deadline);
+        let replies = replies.await;
         let origin = self.link.client().origin();
-        let replies = connection.pipeline(&pipeline, deadline).await;
-        let replies = replies.map_err(|failure| origin.error(failure, operation))?;
         let mut answers: Vec<Option<T>> = claims.iter().map(|_| None).collect();
         for (slice, reply) in slices.iter().zip(replies) {
+            let reply = reply?;
             if let Value::ServerError(error) = reply {
                 return Err(origin.error(Failure::Server(error), operation));
             }
@@ -191,12 +194,17 @@ fn slices(claims: &[Claim]) -> Vec<Vec<usize>> {
     slices.into_iter().map(|(_, slice)| slice).collect()
 }
 
+/// The key of a claim, with its group as hash tag.
+fn key(claim: &str) -> String {
+    let (group, rest) = parts(claim);
+    [PREFIX, "{", group, "}", rest].concat()
+}
+
 fn command(script: &str, claims: &[Claim], slice: &[usize], time: Duration) -> Cmd {
     let mut command = Cmd::with_capacity(4 + 2 * slice.len(), 128 * slice.len());
     command.arg("EVAL").arg(script).arg(slice.len());
     for index in slice {
-        let (group, rest) = parts(&claims[*index].key);
-        command.arg([PREFIX, "{", group, "}", rest].concat());
+        command.arg(key(&claims[*index].key));
     }
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     command.arg(milliseconds.clamp(1, LONGEST));

@@ -3,6 +3,7 @@
 mod admin;
 mod claim;
 mod client;
+mod cluster;
 mod config;
 mod connection;
 mod discovery;
@@ -15,7 +16,10 @@ mod inbox;
 mod member;
 mod publisher;
 mod reader;
+mod readers;
 mod reply;
+mod resp;
+mod scatter;
 mod scripts;
 mod sentinels;
 mod settle;
@@ -23,6 +27,7 @@ mod subscriber;
 mod tls;
 mod together;
 mod transport;
+mod wire;
 mod writing;
 
 pub use admin::RedisAdmin;

@@ -126,6 +126,13 @@ end
 return removed
 ";
 
+/// Makes a stream without entries, by a group with the name in the first argument that is there
+/// for this one step.
+pub(crate) const CREATE: &str = "\
+redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
+return redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+";
+
 /// Counts a page of up to 1,000 entries behind the id in the first argument. Answers the count
 /// and the last id.
 pub(crate) const COUNT_AFTER: &str = "\

@@ -7,7 +7,7 @@ use polybus_core::{Error, ErrorKind, Result, Topic};
 use tokio::time::Instant;
 
 use crate::client::{Arg, Cmd, Value};
-use crate::connection::Connection;
+use crate::connection::{Connection, Link};
 use crate::entry;
 use crate::error::{Failure, Origin};
 use crate::reply::{self, EntryId};
@@ -21,14 +21,17 @@ const OPERATION: &str = "publish_together";
 
 /// Stores all events, or none.
 pub(crate) async fn publish(
-    connection: &Connection,
-    origin: &Origin,
+    link: &Link,
     writing: &Writing,
     batch: &[Outgoing],
     deadline: Instant,
 ) -> Result<Vec<Position>> {
+    let origin = link.client().origin();
     let command = command(origin, writing, batch)?;
-    let answer = connection.call(&command, deadline).await;
+    // In a cluster all of its streams are in one slot, or the server refuses it.
+    let stream = batch.first().map_or("", |first| first.topic.name());
+    let answer = link.ask(stream, &command, deadline).await;
+    let answer = answer.map_err(|error| error.with_operation(OPERATION))?;
     let answer = answer.map_err(|failure| refused(failure, origin, batch))?;
     let Value::Array(ids) = answer else {
         return Err(origin.malformed(OPERATION));
@@ -39,7 +42,7 @@ pub(crate) async fn publish(
         let why = reply::text(why).unwrap_or_default();
         let (code, details) = why.split_once(' ').unwrap_or((&why, ""));
         if code == "READONLY" {
-            connection.outdate();
+            link.all_current().iter().for_each(Connection::outdate);
         }
         let error = origin.answered(code, details, OPERATION);
         return Err(match outgoing {

@@ -126,7 +126,8 @@ pub struct RouteConfig {
     /// The name of the transport they travel on.
     pub transport: Text,
     /// The topic they travel in: a name, in which `{type}` stands for the event type and `{1}`,
-    /// `{2}` for its segments, counted from 1.
+    /// `{2}` for its segments, counted from 1. `{{` and `}}` are braces, as in the hash tag of
+    /// `{{user}}-events`.
     pub topic: Text,
     /// The [format](crate::format) of the topic's records. Default: the transport's own, CloudEvents.
     pub format: Option<Text>,

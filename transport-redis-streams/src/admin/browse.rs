@@ -5,8 +5,7 @@ use polybus_core::{Error, Result, Topic};
 
 use super::RedisAdmin;
 use crate::client::Cmd;
-use crate::entry;
-use crate::member::delivery;
+use crate::member::{Arrival, delivery};
 use crate::reply::{self, EntryId};
 
 /// Settles nothing: no subscriber has so many streams.
@@ -27,19 +26,15 @@ impl RedisAdmin {
         command.arg("XRANGE").arg(topic.name()).arg(start).arg("+");
         command.arg("COUNT").arg(max.max(1));
         let located = |error: Error| error.with_topic(topic.name());
-        let reply = self.call(&command, OPERATION, self.deadline()).await;
+        let reply = self
+            .call(topic.name(), &command, OPERATION, self.deadline())
+            .await;
         let entries = reply::array(reply.map_err(located)?);
         let entries = entries.ok_or_else(|| self.malformed(OPERATION))?;
         let transport = &self.link.client().origin().transport;
         let deliveries = entries.into_iter().filter_map(reply::entry).map(|found| {
-            let read = entry::read(found.fields.unwrap_or_default());
-            delivery(
-                read,
-                NO_TOKEN,
-                topic.clone(),
-                found.id.position(),
-                transport,
-            )
+            let Arrival { id, read, .. } = Arrival::of(found, None);
+            delivery(read, NO_TOKEN, topic.clone(), id.position(), transport)
         });
         Ok(deliveries.collect())
     }
@@ -57,7 +52,9 @@ impl RedisAdmin {
         let mut command = Cmd::new();
         command.arg("XTRIM").arg(topic.name());
         command.arg("MINID").arg("=").arg(next.to_string());
-        let trimmed = self.call(&command, "purge", self.deadline()).await;
+        let trimmed = self
+            .call(topic.name(), &command, "purge", self.deadline())
+            .await;
         trimmed
             .map(drop)
             .map_err(|error| error.with_topic(topic.name()))

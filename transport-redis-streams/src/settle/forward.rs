@@ -1,10 +1,10 @@
 //! Storing and acknowledging in one step, and noting what is about to be handled.
 
 use polybus_core::transport::{AckToken, Outgoing, Settlement};
-use polybus_core::{ErrorKind, Result};
+use polybus_core::{ErrorKind, Result, Topic};
 
 use super::RedisSettler;
-use crate::client::{Cmd, Pipeline, Value};
+use crate::client::{Cmd, Value};
 use crate::entry;
 use crate::error::{Failure, again};
 use crate::held::{Course, InHand};
@@ -44,29 +44,21 @@ impl RedisSettler {
     }
 
     async fn send_all(&self, items: &[&(AckToken, Outgoing)]) -> Vec<Result<()>> {
-        let mut pipeline = Pipeline::with_capacity(items.len());
+        let member = &self.member;
+        let mut commands = Vec::with_capacity(items.len());
         let mut scratch = Vec::new();
         for (token, outgoing) in items {
             match self.forward_command(*token, outgoing, &mut scratch) {
-                Ok(command) => drop(pipeline.add_command(command)),
+                Ok(command) => commands.push(command),
                 Err(error) => return items.iter().map(|_| Err(again(&error))).collect(),
             }
         }
-        let (member, deadline) = (&self.member, self.member.deadline());
-        let sent = async {
-            let connection = member.link.connection(deadline).await?;
-            let sent = connection.pipeline(&pipeline, deadline).await;
-            sent.map_err(|failure| member.error(failure, FORWARD))
-        };
-        match sent.await {
-            Ok(replies) => {
-                let answered = items.iter().zip(replies);
-                answered
-                    .map(|((token, outgoing), reply)| self.forwarded(*token, outgoing, reply))
-                    .collect()
-            }
-            Err(error) => items.iter().map(|_| Err(again(&error))).collect(),
-        }
+        let link = &member.link;
+        let replies = link.pipeline_of(commands, FORWARD, member.deadline()).await;
+        let answered = items.iter().zip(replies);
+        answered
+            .map(|((token, outgoing), reply)| self.forwarded(*token, outgoing, reply?))
+            .collect()
     }
 
     fn forward_command(
@@ -74,7 +66,7 @@ impl RedisSettler {
         token: AckToken,
         outgoing: &Outgoing,
         scratch: &mut Vec<u8>,
-    ) -> Result<Cmd> {
+    ) -> Result<(Topic, Cmd)> {
         let member = &self.member;
         let Some(stream) = member.stream(token.source) else {
             return Err(self.stale("the token is not from this subscriber"));
@@ -95,7 +87,7 @@ impl RedisSettler {
             format => format,
         };
         entry::append_fields(outgoing, format, scratch, &mut command);
-        Ok(command)
+        Ok((Topic::new(stream.name()), command))
     }
 
     fn forwarded(&self, token: AckToken, outgoing: &Outgoing, reply: Value) -> Result<()> {
@@ -138,8 +130,8 @@ impl RedisSettler {
         let mut command = scripts::call(scripts::BEGIN, stream.name(), &arguments);
         scripts::push_ids(&mut command, [InHand::from(token).id]);
         let deadline = member.deadline();
-        let connection = member.link.connection(deadline).await?;
-        let reply = match connection.call(&command, deadline).await {
+        let answer = member.link.ask(stream.name(), &command, deadline).await?;
+        let reply = match answer {
             Ok(Value::Int(-1)) => return Err(self.stale("the event is not with this member")),
             Ok(reply) => reply,
             Err(failure) if failure.has_code("NOGROUP") => {

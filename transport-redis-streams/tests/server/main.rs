@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod claiming;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod connecting;
 #[cfg(test)]
 mod disruption;
