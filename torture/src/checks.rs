@@ -394,3 +394,7 @@ fn count_duplicate(windows: &mut [(Window, u64)], time: u64, seconds: f64) {
     }
     windows[index].0.duplicates += 1;
 }
+
+#[cfg(test)]
+#[path = "checks_tests.rs"]
+mod tests;

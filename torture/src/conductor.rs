@@ -7,13 +7,16 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::Failure;
 use crate::children::Role;
-use crate::journal::{Journal, Step};
+use crate::journal::{self, Journal, Step};
 use crate::judge;
 use crate::nemesis;
 use crate::options::Options;
 use crate::report::Verdict;
 use crate::server::Server;
 use crate::task::{Kind, Task};
+
+/// How long the processes may take to begin.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often the run is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -102,7 +105,23 @@ impl Stage {
         for consumer in &mut stage.consumers {
             consumer.start(None)?;
         }
+        stage.all_ready(&options.directory).await?;
         Ok(stage)
+    }
+
+    /// Waits until every process is at work: what is broken before that shows nothing.
+    async fn all_ready(&self, directory: &Path) -> Result<(), Failure> {
+        let end = Instant::now() + READY_WITHIN;
+        while Instant::now() < end {
+            let journals = journal::read(directory, "")?;
+            let lines = journals.iter().flat_map(|(_, lines)| lines);
+            let ready = lines.filter(|line| line.step == Step::Ready).count();
+            if ready > self.consumers.len() {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        Err("the processes did not begin in time".into())
     }
 
     pub(crate) fn note(&self, step: Step) {

@@ -1,5 +1,6 @@
 //! Handles events, and tells each step.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -76,17 +77,28 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
         journal: Arc::new(Journal::open(&task.directory, &task.journal("consumer"))?),
         crash: Arc::new(Crash::new(task.crash)),
     };
-    let bus = loop {
-        match begin(&task, &worker).await {
-            Ok(bus) => break bus,
+    // Heard from the first moment on: unheard, the signal would end the process in disorder.
+    let mut shutdown = pin!(polybus::shutdown_signal());
+    let bus = tokio::select! {
+        biased;
+        () = &mut shutdown => return Ok(()),
+        bus = connect(&task, &worker) => bus,
+    };
+    worker.journal.note(Step::Ready);
+    bus.run_until(shutdown).await?;
+    worker.journal.note(Step::Done);
+    Ok(())
+}
+
+/// Tries until the server is there.
+async fn connect(task: &Task, worker: &Worker) -> polybus::Bus {
+    loop {
+        match begin(task, worker).await {
+            Ok(bus) => return bus,
             Err(error) => eprintln!("consumer {}: {error}", task.slot),
         }
         sleep(PAUSE).await;
-    };
-    worker.journal.note(Step::Ready);
-    bus.run_until(polybus::shutdown_signal()).await?;
-    worker.journal.note(Step::Done);
-    Ok(())
+    }
 }
 
 async fn begin(task: &Task, worker: &Worker) -> polybus::Result<polybus::Bus> {

@@ -1,5 +1,6 @@
 //! Publishes, and tells what it was told of each event.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,19 +23,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(task: Task) -> Result<(), Failure> {
     end_with_parent();
     let journal = Arc::new(Journal::open(&task.directory, &task.journal("producer"))?);
-    let bus = loop {
-        match task.bus().await {
-            Ok(bus) => break bus,
-            Err(error) => eprintln!("producer: {error}"),
-        }
-        sleep(PAUSE).await;
+    // Heard from the first moment on: unheard, the signal would end the process in disorder.
+    let mut shutdown = pin!(polybus::shutdown_signal());
+    let bus = tokio::select! {
+        biased;
+        () = &mut shutdown => return Ok(()),
+        bus = connect(&task) => bus,
     };
     journal.note(Step::Ready);
     let pace = Duration::from_secs_f64(task.keys as f64 / task.rate);
     let keys = (0..task.keys).map(|key| publish(&bus, &task, key, pace, &journal));
     tokio::select! {
         _ = join_all(keys) => {}
-        () = polybus::shutdown_signal() => {}
+        () = &mut shutdown => {}
     }
     // What was on its way when the tasks were dropped has an intent and no outcome: it is unknown.
     let report = bus.close("10s").await?;
@@ -43,6 +44,17 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
     }
     journal.note(Step::Done);
     Ok(())
+}
+
+/// Tries until the server is there.
+async fn connect(task: &Task) -> Bus {
+    loop {
+        match task.bus().await {
+            Ok(bus) => return bus,
+            Err(error) => eprintln!("producer: {error}"),
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Publishes the events of one key, one after the other.

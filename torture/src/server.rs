@@ -15,7 +15,7 @@ use crate::Failure;
 use crate::journal::Step;
 use crate::task::Kind;
 
-/// How long a question to Kafka may take.
+/// How long a question to the server may take.
 const ASK: Duration = Duration::from_secs(10);
 
 /// How many entries of a stream are read at once.
@@ -191,7 +191,10 @@ async fn blocking<T: Send + 'static>(
 
 async fn connect(server: &RedisServer) -> Result<redis::aio::MultiplexedConnection, Failure> {
     let client = redis::Client::open(server.url())?;
-    Ok(client.get_multiplexed_async_connection().await?)
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(ASK));
+    Ok(client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?)
 }
 
 async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<Step, Failure> {

@@ -58,8 +58,8 @@ pub(crate) enum Mutant {
     DeliverTwice,
     /// Delivers some events before their predecessors.
     Reorder,
-    /// Delivers nothing more after it failed once.
-    StopAfterFailure,
+    /// Delivers nothing more after a while.
+    LostWakeUp,
     /// Drops some events.
     DropSome,
     /// Never acknowledges some of what is done.
@@ -78,7 +78,7 @@ impl Mutant {
         Self::RejectStored,
         Self::DeliverTwice,
         Self::Reorder,
-        Self::StopAfterFailure,
+        Self::LostWakeUp,
         Self::DropSome,
         Self::ForgetAck,
     ];

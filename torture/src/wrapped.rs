@@ -24,6 +24,9 @@ const LATER: Duration = Duration::from_secs(5);
 /// One event in so many is what a mutant errs with.
 const ERRS_EVERY: u64 = 97;
 
+/// After so many deliveries a mutant gives no more.
+const FALLS_ASLEEP_AFTER: u64 = 1_000;
+
 /// Makes the transport of a task.
 #[derive(Debug, Clone)]
 pub(crate) struct Wrapped {
@@ -63,7 +66,6 @@ struct Shared {
     open: Mutex<HashMap<AckToken, String>>,
     /// A dead letter was published by this process.
     put_away: AtomicBool,
-    failed: AtomicBool,
     counted: AtomicU64,
 }
 
@@ -97,7 +99,6 @@ impl TransportFactory for Wrapped {
             crash: Crash::new(self.task.crash),
             open: Mutex::default(),
             put_away: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
             counted: AtomicU64::new(0),
         });
         Ok(DynTransport::new(Wrapping { inner, shared }))
@@ -197,13 +198,16 @@ impl Subscriber for WrappedSubscriber {
     type Settler = WrappedSettler;
 
     async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
-        if self.shared.is(Mutant::StopAfterFailure) && self.shared.failed.load(Ordering::Acquire) {
+        if self.shared.is(Mutant::LostWakeUp)
+            && self.shared.counted.load(Ordering::Acquire) > FALLS_ASLEEP_AFTER
+        {
             return std::future::pending().await;
         }
-        let received = self.inner.recv(max).await;
-        let mut deliveries = received.inspect_err(|_| {
-            self.shared.failed.store(true, Ordering::Release);
-        })?;
+        let mut deliveries = self.inner.recv(max).await?;
+        if self.shared.is(Mutant::LostWakeUp) {
+            let count = deliveries.len() as u64;
+            self.shared.counted.fetch_add(count, Ordering::AcqRel);
+        }
         self.mutate(&mut deliveries).await;
         let mut open = self.shared.open();
         for delivery in &deliveries {
@@ -275,7 +279,7 @@ impl Settler for WrappedSettler {
             settled.extend(open.into_iter().map(|token| (token, Settlement::Ack)));
         }
         let forgotten = settled.iter().any(|_| shared.errs(Mutant::ForgetAck));
-        let mut results = match forgotten {
+        let mut results = match forgotten || shared.is(Mutant::CommitBeforeProcessing) {
             true => settled.iter().map(|_| Ok(())).collect(),
             false => self.inner.settle(&settled).await,
         };
@@ -291,7 +295,8 @@ impl Settler for WrappedSettler {
     }
 
     fn is_current(&self, token: AckToken) -> bool {
-        self.inner.is_current(token)
+        // What was acknowledged too early would be taken for somebody else's by now.
+        self.shared.is(Mutant::CommitBeforeProcessing) || self.inner.is_current(token)
     }
 }
 
