@@ -234,7 +234,7 @@ impl Handled {
 }
 
 /// Whether an event may be handled twice.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Doubled {
     Never,
     /// What was not settled comes again to the same member: the first time each is in its order.

@@ -132,7 +132,7 @@ unsafe fn bytes<'a>(pointer: *const std::ffi::c_void, length: usize) -> &'a [u8]
 
 /// # Safety
 ///
-/// As [`bytes`].
+/// As [`bytes()`].
 unsafe fn text(pointer: *const std::ffi::c_void, length: usize) -> Result<usize, BoxError> {
     // SAFETY: as above.
     let bytes = unsafe { bytes(pointer, length) };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{FormatTable, Place};
+use crate::idempotency::IdempotencyStore;
 use crate::transport::{
     AckToken, Capabilities, Content, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
     DynTransport, Outcome, Outgoing, Position, Publisher, RawRecord, Settlement, Settler,
@@ -35,6 +36,10 @@ impl Transport for Formatted {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        self.inner.idempotency()
     }
 
     async fn publisher(&self) -> Result<FormattedPublisher> {
@@ -195,6 +200,15 @@ impl Settler for FormattedSettler {
         let records = batch.iter().map(|outgoing| written(&self.table, outgoing));
         let records = records.collect::<Result<Vec<_>>>()?;
         self.inner.settle_together(acks, &records).await
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        // What takes the place of a delivery is no event of a route.
+        self.inner.forward(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.inner.begin(token).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {

@@ -79,30 +79,23 @@ impl KafkaSubscriber {
             bytes: config.buffer_bytes,
             unsettled: config.unsettled_limit,
         }));
-        let member = subscription.member.as_ref().or(config.member.as_ref());
-        let instance = member.filter(|_| config.static_membership);
-        if config.static_membership && instance.is_none() {
-            let why = "`static_membership` needs the name of the member";
-            let error = origin.error("subscribe", ErrorKind::Config, why);
-            return Err(error.with_note("set `member` of the transport, another for each process"));
-        }
-        let name = member.unwrap_or(client_id);
-        let deadline = Instant::now() + config.connect_deadline;
+        let (name, instance) = names(&config, client_id, &subscription, &origin)?;
         let steps = match subscription.exactly_once {
             true => {
                 let id = ids.take(&subscription.group);
                 let client = client::transactional(&config, client_id, &id.to_string());
+                let deadline = Instant::now() + config.connect_deadline;
                 let (shared, lasts) = (Arc::clone(&shared), config.delivery_deadline);
                 let steps = Steps::new(shared, origin.clone(), client, lasts, id, deadline);
                 Some(Arc::new(steps.await?))
             }
             false => None,
         };
-        let marks = client::marking(&config, name, &subscription.group);
+        let marks = client::marking(&config, &name, &subscription.group);
         let within = config.operation_deadline.min(MARKS_DEADLINE);
         let probation = Probation::new(marks, origin.clone(), within);
         let plan = Plan {
-            client: client::member(&config, name, &subscription.group, instance),
+            client: client::member(&config, &name, &subscription.group, instance.as_ref()),
             config,
             origin: origin.clone(),
             subscription,
@@ -145,6 +138,23 @@ impl KafkaSubscriber {
             "the subscriber has ended; an earlier error says why",
         )
     }
+}
+
+/// The name of the member, and that by which it keeps its place if it does.
+fn names(
+    config: &KafkaConfig,
+    client_id: &Text,
+    subscription: &Subscription,
+    origin: &Origin,
+) -> Result<(Text, Option<Text>)> {
+    let member = subscription.member.as_ref().or(config.member.as_ref());
+    let instance = member.filter(|_| config.static_membership);
+    if config.static_membership && instance.is_none() {
+        let why = "`static_membership` needs the name of the member";
+        let error = origin.error("subscribe", ErrorKind::Config, why);
+        return Err(error.with_note("set `member` of the transport, another for each process"));
+    }
+    Ok((member.unwrap_or(client_id).clone(), instance.cloned()))
 }
 
 impl Subscriber for KafkaSubscriber {

@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const RETAIN: Duration = Duration::from_secs(7 * 86_400);
 
 fn store(transport: &RedisTransport) -> Arc<dyn IdempotencyStore> {
-    transport.idempotency().unwrap()
+    transport.idempotency().expect("Redis Streams has one")
 }
 
 fn claim(key: &str) -> Claim {
