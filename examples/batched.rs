@@ -1,5 +1,11 @@
 //! Many events in batches, one at a time, and without waiting: `cargo run --example batched`, or
-//! with a config of your own whose routes take `reading.*`: `cargo run --example batched -- my.toml`.
+//! with a config whose routes take `reading.*`, on the servers that it names:
+//!
+//! ```sh
+//! eval "$(./scripts/servers up)"
+//! cargo run --features full --example batched -- examples/polybus.toml
+//! ./scripts/servers down
+//! ```
 
 use polybus::{Bus, Config, Event, Outcome};
 use serde::{Deserialize, Serialize};
@@ -43,6 +49,7 @@ async fn main() -> polybus::Result<()> {
         None => Config::parse(CONFIG, "batched.toml")?,
     };
     let bus = Bus::builder().config(config).build().await?;
+    bus.topics().ensure().await?;
 
     // Taken from the iterator as there is room; one outcome for each, in order.
     let outcomes = bus.publish_all((0..10_000).map(reading)).await;
@@ -53,6 +60,10 @@ async fn main() -> polybus::Result<()> {
             println!("{error}");
         }
     }
+
+    // One of another type, which may take another route.
+    let indoors = bus.event("reading.taken.indoors").json(&reading(3))?;
+    println!("{}", indoors.key("s3").publish().await?.topic);
 
     // One at a time, and one whose outcome comes later.
     let receipt = bus.publish(reading(1)).await?;

@@ -7,12 +7,16 @@ use futures::future::try_join_all;
 
 use crate::bus::{Bus, Connected};
 use crate::config::{Config, Section};
+use crate::format::{Format, FormatTable, Formats};
+use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
-use crate::middleware::layers::Validator;
+use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
+use crate::stores::Stores;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
+use crate::version::{Migration, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text};
 
 /// Builds a [`Bus`].
@@ -22,6 +26,11 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     validator: Option<Validator>,
+    formats: Formats,
+    migrations: Vec<Migration>,
+    /// Of each transport, the outermost first.
+    layers: BTreeMap<Text, Result<Layers>>,
+    stores: Stores,
     watch: Option<Watch>,
 }
 
@@ -54,6 +63,10 @@ impl BusBuilder {
             factories,
             in_memory: false,
             validator: None,
+            formats: Formats::default(),
+            migrations: Vec::new(),
+            layers: BTreeMap::new(),
+            stores: Stores::default(),
             watch: None,
         }
     }
@@ -96,6 +109,59 @@ impl BusBuilder {
         self
     }
 
+    /// Registers a step between two major versions of an event type's data. Steps are chained to the
+    /// version that a handler takes; that a chain leads to one is checked when the subscription starts.
+    pub fn migration(mut self, step: Migration) -> Self {
+        self.migrations.push(step);
+        self
+    }
+
+    /// Adds a [format](crate::format) that routes can choose by its name.
+    pub fn format(mut self, format: impl Format) -> Self {
+        self.formats = self.formats.with(format);
+        self
+    }
+
+    /// Puts a layer of the program's own around everything that is published on a transport: events
+    /// of all routes, those that fall back to it, and dead letters.
+    ///
+    /// It stands inside all layers of the config (see [`layers`](crate::middleware::layers)), next to
+    /// the transport; of several the first one given is the outermost.
+    ///
+    /// ```no_run
+    /// # use polybus::Bus;
+    /// # use polybus::middleware::layers::PublishLayer;
+    /// # async fn example(audit: impl PublishLayer) -> polybus::Result<()> {
+    /// let bus = Bus::builder().config_file("polybus.toml").layer("kafka", audit).build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn layer(mut self, transport: impl Into<Text>, layer: impl PublishLayer) -> Self {
+        let transport = transport.into();
+        let layers = self.layers.remove(&transport);
+        let layers = layers.unwrap_or_else(|| Ok(Layers::new()));
+        let layers = layers.and_then(|layers| match layer.stage() {
+            Stage::Own => layers.layer(layer),
+            stage => Err(Error::new(
+                ErrorKind::Config,
+                format!("the layer `{stage}` of transport `{transport}` is not the program's own"),
+            )
+            .with_note("layers of ours are set in the config, for each route")),
+        });
+        self.layers.insert(transport, layers);
+        self
+    }
+
+    /// Names a store that keeps which events were handled, for the settings `idempotency` of
+    /// subscriptions: one that is no transport's, as a table of a database.
+    pub fn idempotency_store(
+        mut self,
+        name: impl Into<Text>,
+        store: impl IdempotencyStore,
+    ) -> Self {
+        self.stores.insert(name.into(), Arc::new(store));
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -111,7 +177,7 @@ impl BusBuilder {
     /// [`UnknownTransport`](ErrorKind::UnknownTransport) for a `kind` that nobody registered;
     /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
-    pub async fn build(self) -> Result<Bus> {
+    pub async fn build(mut self) -> Result<Bus> {
         let config = match &self.config {
             Source::File(path) if self.in_memory => Config::from_file_in_memory(path)?,
             Source::File(path) => Config::from_file(path)?,
@@ -122,22 +188,53 @@ impl BusBuilder {
             }
         };
         let routes = RouteTable::compile(&config)?;
+        let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
+        let layers = self.take_layers(&config)?;
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, name));
+            .map(|name| self.connect(&config, &routes, name, layers.get(name)));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
+        for subscription in config.subscriptions.values() {
+            if let Some(idempotency) = &subscription.idempotency {
+                self.stores.find(idempotency, &transports)?;
+            }
+        }
         let publishers = transports.iter();
         let publishers = publishers
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
         let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
         let observer = self.watch.map(|watch| watch.observer);
-        Ok(Bus::new(config, routes, transports, publishing, observer))
+        let stores = self.stores;
+        Ok(Bus::new(
+            config, routes, transports, publishing, stores, observer, migrations,
+        ))
     }
 
-    async fn connect(&self, config: &Config, name: &Text) -> Result<(Text, Connected)> {
+    /// The layers that were given, for transports that there are.
+    fn take_layers(&mut self, config: &Config) -> Result<BTreeMap<Text, Layers>> {
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        let layers = layers.map(|(name, layers)| {
+            if config.transports.contains_key(&name) {
+                return Ok((name, layers?));
+            }
+            let what = format!("a layer is for transport `{name}`, which the config does not have");
+            Err(Error::new(ErrorKind::Config, what)
+                .with_note("transports are named under [transports.<name>]"))
+        });
+        layers.collect()
+    }
+
+    async fn connect(
+        &self,
+        config: &Config,
+        routes: &RouteTable,
+        name: &Text,
+        layers: Option<&Layers>,
+    ) -> Result<(Text, Connected)> {
+        let formats = FormatTable::of_transport(config, routes, name, &self.formats)?;
         let section = &config.transports[name];
         let (kind, settings) = if self.in_memory {
             (kinds::MEMORY, Section::default())
@@ -149,12 +246,16 @@ impl BusBuilder {
             .get(kind)
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
-        let transport = factory.connect(settings).await?;
+        let transport = formats.around(factory.connect(settings).await?);
         let transport = match &self.watch {
             Some(watch) => (watch.wrap)(name, transport),
             None => transport,
         };
         let publisher = transport.publisher().await?;
+        let publisher = match layers {
+            Some(layers) => layers.around(publisher),
+            None => publisher,
+        };
         Ok((
             name.clone(),
             Connected {

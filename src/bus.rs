@@ -11,16 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::BusBuilder;
 use crate::config::Config;
-use crate::middleware::Publishing;
+use crate::dead_letters::DeadLetters;
+use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::status::SubscriptionStatus;
+use crate::stores::Stores;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
 use crate::transport::{DynPublisher, DynTransport};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::version::Migrations;
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// One event bus over all transports of a config. Clones are handles to the same bus.
 ///
@@ -34,11 +37,16 @@ pub struct Bus {
 
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    pub(crate) routes: RouteTable,
+    pub(crate) routes: Arc<RouteTable>,
     pub(crate) transports: BTreeMap<Text, Connected>,
-    pub(crate) publishing: Publishing,
+    pub(crate) publishing: Arc<Publishing>,
+    pub(crate) prepare: Arc<Prepare>,
+    /// Where it is kept which events were handled.
+    pub(crate) stores: Stores,
     /// Sees what subscriptions do, in a test.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The steps between versions of data.
+    pub(crate) migrations: Arc<Migrations>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
     pub(crate) any_ended: CancellationToken,
@@ -46,7 +54,7 @@ pub(crate) struct Inner {
 }
 
 /// A transport and the publisher that the bus shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connected {
     pub(crate) transport: DynTransport,
     pub(crate) publisher: DynPublisher,
@@ -74,14 +82,22 @@ impl Bus {
         routes: RouteTable,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
+        stores: Stores,
         observer: Option<Arc<dyn Observer>>,
+        migrations: Migrations,
     ) -> Self {
+        let (routes, publishing) = (Arc::new(routes), Arc::new(publishing));
+        let service = config.service.clone();
+        let prepare = Prepare::new(Arc::clone(&publishing), Arc::clone(&routes), service);
         let inner = Inner {
             publishing,
+            prepare: Arc::new(prepare),
+            stores,
             config,
             routes,
             transports,
             observer,
+            migrations: Arc::new(migrations),
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),
@@ -115,6 +131,23 @@ impl Bus {
     /// Creates topics and reads their state.
     pub fn topics(&self) -> Topics {
         Topics::new(self.clone())
+    }
+
+    /// What failed for good in a topic: looks at it, sends it on its way again, deletes it.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, Replay};
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let letters = bus.dead_letters("user-events.dlq");
+    /// for letter in letters.list().await? {
+    ///     println!("{}: {}", letter.position(), letter.provenance().reason);
+    /// }
+    /// let report = letters.replay(Replay::to_origin()).await?;
+    /// println!("{} sent on their way again", report.replayed);
+    /// # Ok(()) }
+    /// ```
+    pub fn dead_letters(&self, topic: impl Into<Topic>) -> DeadLetters {
+        DeadLetters::new(self.clone(), topic.into())
     }
 
     /// The routes of the config, compiled.
@@ -267,11 +300,21 @@ impl Bus {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
+        self.inner.lock_subscriptions()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
         // A list of handles can't be left half changed by a panic.
-        self.inner
-            .subscriptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let subscriptions = self.subscriptions.lock();
+        subscriptions.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 

@@ -9,10 +9,11 @@ use crate::{Error, ErrorKind};
 pub(crate) const MEMORY: &str = "memory";
 
 /// Every kind of ours and the cargo feature that brings it.
-const FEATURES: [(&str, &str); 3] = [
+const FEATURES: [(&str, &str); 4] = [
     (MEMORY, "memory"),
     ("redis-streams", "redis-streams"),
     ("kafka", "kafka"),
+    ("console", "console"),
 ];
 
 /// The kinds that are compiled in.
@@ -24,6 +25,8 @@ pub(crate) fn built_in() -> Vec<Arc<dyn TransportFactory>> {
         Arc::new(polybus_redis_streams::RedisFactory),
         #[cfg(feature = "kafka")]
         Arc::new(polybus_kafka::KafkaFactory::new()),
+        #[cfg(feature = "console")]
+        Arc::new(crate::console::ConsoleFactory),
     ]
 }
 

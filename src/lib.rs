@@ -50,26 +50,35 @@
 //! | `memory` (default) | `kind = "memory"`, [`BusBuilder::in_memory`] and [`TestBus::from_file`] for tests |
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
+//! | `console` | `kind = "console"`: prints events, for development |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
 
 mod builder;
 mod bus;
+#[cfg(feature = "console")]
+pub mod console;
+mod dead_letters;
 mod failed;
 mod kinds;
+mod lifecycle;
 mod made;
 mod publish;
 mod report;
 mod signal;
 mod status;
+mod stores;
 mod subscription;
 pub mod testing;
 mod topics;
+mod transaction;
 
 pub use builder::BusBuilder;
 pub use bus::Bus;
+pub use dead_letters::{DeadLetters, Letter, Letters, Page, Purge, Replay, ReplayReport};
 pub use failed::Failed;
+pub use lifecycle::TopicLag;
 pub use made::BusEvent;
 pub use publish::Enqueued;
 pub use report::{CloseReport, Receipt, SubscriptionReport};
@@ -81,17 +90,18 @@ pub use topics::Topics;
 
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
-    Batch, BatchHandler, Context, Entry, FromDelivery, FromRef, Handler, IntoVerdict, Payload,
-    Permanent, RawEvent, State, Verdict,
+    Acknowledge, Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery,
+    FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
 };
-pub use polybus_core::middleware::{FailedEvent, PublishStats};
+pub use polybus_core::middleware::{FailedEvent, PublishStats, Transaction};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};
 pub use polybus_core::{
     BoxError, Codec, Effect, Error, ErrorKind, Event, EventBuilder, EventData, EventDefaults,
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, handler, middleware, routing, runtime, time, transport,
+    codec, config, event, format, handler, idempotency, middleware, routing, runtime, time, topic,
+    transport, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

@@ -9,17 +9,14 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::bus::{Bus, closed};
-use crate::event::{EventDefaults, IntoEvent};
+use crate::event::IntoEvent;
 use crate::failed::Failed;
 use crate::made::BusEvent;
-use crate::middleware::{self, PublishStats, Published, Way};
+use crate::middleware::{self, Prepared, PublishStats, Published, Way};
 use crate::report::Receipt;
 use crate::time::IntoDuration;
-use crate::transport::{Outcome, Outgoing};
-use crate::{Error, ErrorKind, Event, Result, Text, Topic};
-
-/// An event with its way found.
-type Routed = (Arc<Way>, Outgoing, usize);
+use crate::transport::Outcome;
+use crate::{Event, Result, Text};
 
 impl Bus {
     /// Publishes an event on the transport and topic that its route names, and waits until the
@@ -33,17 +30,17 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`NoRoute`](ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](ErrorKind::TooLarge)
-    /// over the service's `max_event_size`, [`InvalidEvent`](ErrorKind::InvalidEvent) and
-    /// [`Encode`](ErrorKind::Encode) for what is no event, and those of the transport. The error's
-    /// [`effect`](Error::effect) says whether the event may have been stored all the same.
+    /// [`NoRoute`](crate::ErrorKind::NoRoute) if no route takes the type, [`TooLarge`](crate::ErrorKind::TooLarge)
+    /// over the service's `max_event_size`, [`InvalidEvent`](crate::ErrorKind::InvalidEvent) and
+    /// [`Encode`](crate::ErrorKind::Encode) for what is no event, and those of the transport. The error's
+    /// [`effect`](crate::Error::effect) says whether the event may have been stored all the same.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the event may or may not have been published, and may stand behind later ones of
     /// its key.
     pub async fn publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         receipt(self.publishing()?.publish(&way, outgoing, size).await)
     }
 
@@ -51,14 +48,14 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`Full`](ErrorKind::Full) at once if the bus holds as much as `[publishing]` allows; those
+    /// [`Full`](crate::ErrorKind::Full) at once if the bus holds as much as `[publishing]` allows; those
     /// of [`publish`](Self::publish).
     ///
     /// # Cancel safety
     ///
     /// As [`publish`](Self::publish).
     pub async fn try_publish(&self, event: impl IntoEvent) -> Result<Receipt> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let published = self.publishing()?.try_publish(&way, outgoing, size);
         receipt(published.await?)
     }
@@ -82,7 +79,7 @@ impl Bus {
     ///
     /// At once, those of [`publish`](Self::publish) that are not the transport's.
     pub fn enqueue(&self, event: impl IntoEvent) -> Result<Enqueued> {
-        let (way, outgoing, size) = self.route(event, None)?;
+        let (way, outgoing, size) = self.route(event)?;
         let publishing = self.publishing()?;
         Ok(Enqueued(publishing.enqueue(way, outgoing, size)))
     }
@@ -102,17 +99,13 @@ impl Bus {
         let mut events = events.into_iter();
         // A guess by the iterator, which may be wrong or boundless.
         let expected = events.size_hint().0.min(1 << 16);
-        let mut last: Option<Arc<Way>> = None;
-        let next = || {
-            let routed = self.route(events.next()?, last.as_ref());
-            let routed = routed.and_then(|routed| self.publishing().map(|_| routed));
-            if let Ok((way, ..)) = &routed
-                && last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, way))
-            {
-                last = Some(Arc::clone(way));
-            }
-            Some(routed)
+        // The way of the event before, which mostly is that of the next one as well.
+        let mut known: Option<Arc<Way>> = None;
+        let mut route = |event: I::Item| {
+            self.publishing()?;
+            self.inner.prepare.next(event, &mut known)
         };
+        let next = || events.next().map(&mut route);
         let publishing = &self.inner.publishing;
         publishing.publish_all(expected, next).await
     }
@@ -121,8 +114,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// [`Timeout`](ErrorKind::Timeout) if some has none at the deadline;
-    /// [`Config`](ErrorKind::Config) if the deadline is no duration.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if some has none at the deadline;
+    /// [`Config`](crate::ErrorKind::Config) if the deadline is no duration.
     ///
     /// # Cancel safety
     ///
@@ -158,23 +151,8 @@ impl Bus {
         }
     }
 
-    /// `known` is a way that may be that of the event.
-    fn route(&self, event: impl IntoEvent, known: Option<&Arc<Way>>) -> Result<Routed> {
-        let way = match known {
-            Some(known) if known.event_type() == event.event_type() => Arc::clone(known),
-            _ => {
-                let inner = &self.inner;
-                inner.publishing.way(&inner.routes, event.event_type())?
-            }
-        };
-        let service = &self.inner.config.service;
-        let event = event.into_event(&EventDefaults::new(&service.name, way.codec()))?;
-        let (size, limit) = (event.size(), service.max_event_size);
-        if size > limit {
-            return Err(too_large(&event, way.topic(), size, limit));
-        }
-        let outgoing = Outgoing::new(way.topic().clone(), event);
-        Ok((way, outgoing, size))
+    fn route(&self, event: impl IntoEvent) -> Result<Prepared> {
+        self.inner.prepare.event(event)
     }
 
     fn publishing(&self) -> Result<&middleware::Publishing> {
@@ -220,19 +198,4 @@ fn receipt(published: Published) -> Result<Receipt> {
         topic,
         position,
     })
-}
-
-fn too_large(event: &Event, topic: &Topic, size: usize, limit: usize) -> Error {
-    Error::new(
-        ErrorKind::TooLarge,
-        format!("the event has {size} bytes, more than the limit of {limit}"),
-    )
-    .with_operation("publish")
-    .with_topic(topic.name())
-    .with_note(format!(
-        "event of type `{}`, id `{}`",
-        event.event_type(),
-        event.id()
-    ))
-    .with_note("make it smaller, or raise `max_event_size` under [service] and the server's limit")
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::Text;
-use crate::runtime::{Counts, LastError};
+use crate::runtime::{Counts, LastError, PartitionStatus};
 
 /// How a subscription is doing. See [`Bus::status`](crate::Bus::status).
 #[derive(Debug, Clone)]
@@ -15,8 +15,13 @@ pub struct SubscriptionStatus {
     pub state: SubscriptionState,
     /// How many events it has received and not settled.
     pub in_flight: usize,
+    /// How many bytes the events have that it has received and is not done with.
+    pub in_flight_bytes: usize,
     /// How long ago the oldest event was received that is not done; `None` if all are.
     pub oldest: Option<Duration>,
+    /// What it has received from, partition by partition. How far its group is behind is the
+    /// servers' to say: [`Subscription::lag`](crate::Subscription::lag).
+    pub partitions: Vec<PartitionStatus>,
     /// What it has done since it started.
     pub counts: Counts,
     /// What went wrong last, if anything did: in reading, handling, settling, or putting away. It
@@ -36,6 +41,8 @@ pub enum SubscriptionState {
     Stopping,
     /// It was stopped, and has left its group.
     Ended,
+    /// It failed, and starts again after a pause.
+    Restarting,
     /// It stopped by itself, or is about to.
     Failed,
 }

@@ -1,24 +1,28 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
-use crate::config::SubscriptionConfig;
-use crate::handler::{BatchHandler, Handler, HandlerSetBuilder};
+use crate::bus::{Bus, Inner};
+use crate::config::{OnFailure, SubscriptionConfig};
+use crate::handler::{
+    BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder,
+};
+use crate::lifecycle::{Joining, Reads};
+use crate::middleware::Prepare;
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
 use crate::runtime::{
-    BatchLimits, Consumer, Control, Counters, Counts, Finished, Shutdown, Source,
+    BatchLimits, Consumer, Control, Counters, Counts, ExactlyOnce, Finished, Shutdown,
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
+use crate::stores::InCode;
 use crate::time::IntoDuration;
-use crate::transport::{Start, Subscription as Membership, Transport};
-use crate::{Error, ErrorKind, Result, Text};
+use crate::transport::{DynAdmin, Start, Transport};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -28,20 +32,26 @@ use crate::{Error, ErrorKind, Result, Text};
 pub struct Subscribe<S = ()> {
     bus: Bus,
     name: Text,
-    settings: SubscriptionConfig,
+    pub(crate) settings: SubscriptionConfig,
+    pub(crate) idempotency: InCode,
     handlers: HandlerSetBuilder,
+    classifiers: Classifiers,
     batch: Result<BatchLimits>,
     state: S,
 }
 
 impl Subscribe {
     pub(crate) fn new(bus: Bus, name: Text) -> Self {
-        let settings = bus.inner.config.subscription(&name);
+        let config = &bus.inner.config;
+        let settings = config.subscription(&name);
+        let handlers = HandlerSetBuilder::new().with_origin(config.service.origin.clone());
         Self {
             bus,
             name,
             settings,
-            handlers: HandlerSetBuilder::new(),
+            idempotency: InCode::default(),
+            handlers,
+            classifiers: Classifiers::default(),
             batch: Ok(BatchLimits::default()),
             state: (),
         }
@@ -55,7 +65,9 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
+            classifiers,
             batch,
             state: _,
         } = self;
@@ -63,7 +75,9 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             bus,
             name,
             settings,
+            idempotency,
             handlers,
+            classifiers,
             batch,
             state,
         }
@@ -132,6 +146,35 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
+    /// Says which errors of the handlers are worth another try, for errors of a type. It decides
+    /// about an error of that type, and about one that was caused by one; the first of several
+    /// that knows the error. Without one every error is tried again, unless it is a
+    /// [`Permanent`](crate::Permanent) or one of polybus that is not retryable.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, ErrorClass};
+    /// # #[derive(Debug)] enum MailError { NoSuchAddress, ServerIsDown }
+    /// # impl std::fmt::Display for MailError {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no mail") }
+    /// # }
+    /// # impl std::error::Error for MailError {}
+    /// # async fn welcome() -> Result<(), MailError> { Ok(()) }
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let mails = bus.subscribe("welcome-mails").classify(|error: &MailError| match error {
+    ///     MailError::NoSuchAddress => ErrorClass::Permanent, // a dead letter at once
+    ///     MailError::ServerIsDown => ErrorClass::Transient,
+    /// });
+    /// mails.on_pattern("user.created", welcome).start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn classify<E: std::error::Error + 'static>(
+        mut self,
+        classify: impl Fn(&E) -> ErrorClass + Send + Sync + 'static,
+    ) -> Self {
+        self.classifiers.add(classify);
+        self
+    }
+
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
@@ -145,6 +188,14 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
+    /// Stores what handlers publish in a [`Transaction`](crate::Transaction) and the
+    /// acknowledgement of their events in one step, also without a handler that takes one. See
+    /// [`SubscriptionConfig::exactly_once`]. Default: `exactly_once` in the config.
+    pub fn exactly_once(mut self) -> Self {
+        self.settings.exactly_once = true;
+        self
+    }
+
     /// Joins the group on every transport that carries events for the handlers, and starts
     /// handling. When it returns, every event accepted from now on reaches the group.
     ///
@@ -152,93 +203,163 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// [`UnreachableHandler`](ErrorKind::UnreachableHandler) for a handler that no route can ever
     /// reach; [`InvalidPattern`](ErrorKind::InvalidPattern); [`Config`](ErrorKind::Config) for
-    /// no handler, two for the same pattern, wrong limits of batches, or another subscription of this bus that would share
-    /// the group's events; those of the transports' `subscribe`.
+    /// no handler, two for the same pattern, steps between versions of data that lead to no handler, wrong limits of batches, or another subscription of this bus that would share
+    /// the group's events, or one that is [exactly-once](Self::exactly_once) and has batch handlers
+    /// or several transports; [`Unsupported`](ErrorKind::Unsupported) for that on a transport that
+    /// can't; those of the transports' `subscribe`.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(mut self) -> Result<Subscription> {
+        let migrations = Arc::clone(&self.bus.inner.migrations);
+        self.handlers.migrations(migrations);
+        let idempotency = self.find_idempotency(&self.bus)?;
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
         if handlers.has_batches() {
             let least = batch.max_events.saturating_mul(2);
             self.settings.max_in_flight = self.settings.max_in_flight.max(least);
         }
-        let readings = self.bus.inner.routes.reading(&handlers.interests())?;
-        let service = &self.bus.inner.config.service.name;
-        let group = self
-            .settings
-            .group
-            .clone()
-            .unwrap_or_else(|| service.clone());
-        let topics = topics(&readings);
-        self.bus.check_group(&self.name, &group, &topics)?;
-        let joining = readings
-            .into_iter()
-            .map(|reading| join(&self.bus, &self.settings, &group, reading));
-        let counters = Arc::new(Counters::default());
-        let control = Arc::new(Control::new());
+        self.settings.exactly_once |= handlers.is_transactional();
+        self.settings.check()?;
+        let joining = Arc::new(joining(&self.bus, &self.settings, &handlers)?);
+        if self.settings.exactly_once {
+            check_exactly_once(&self.name, handlers.has_batches(), &joining)?;
+            check_settings(&self.name, &self.settings, idempotency.is_some())?;
+        }
+        let topics = topics(&joining);
+        self.bus.check_group(&self.name, &joining.group, &topics)?;
         let consumer = Consumer {
             name: self.name.clone(),
-            group: group.clone(),
-            settings: self.settings.clone(),
+            group: joining.group.clone(),
+            settings: self.settings,
             handlers: Arc::new(handlers),
+            classifiers: self.classifiers,
             batch,
-            sources: try_join_all(joining).await?,
-            counters: Arc::clone(&counters),
-            control: Arc::clone(&control),
+            idempotency,
+            sources: joining.join().await?,
+            counters: Arc::default(),
+            control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
         };
-        let shutdown = Shutdown::new();
-        let ended = CancellationToken::new();
         let handle = Subscription {
             name: self.name.clone(),
-            group: group.clone(),
-            counters,
-            control,
-            shutdown: shutdown.clone(),
-            ended: ended.clone(),
+            group: joining.group.clone(),
+            counters: Arc::clone(&consumer.counters),
+            control: Arc::clone(&consumer.control),
+            shutdown: Shutdown::new(),
+            ended: CancellationToken::new(),
+            admins: joining.admins().into(),
+            bus: Arc::downgrade(&self.bus.inner),
         };
         let any_ended = self.bus.inner.any_ended.clone();
-        self.bus.adopt(&self.name, &group, &topics, || {
-            let guards = (ended.drop_guard(), any_ended.drop_guard());
-            let task = tokio::spawn(async move {
-                let _guards = guards;
-                consumer.run(shutdown).await
-            });
+        self.bus.adopt(&self.name, &handle.group, &topics, || {
+            let prepare = Arc::clone(&self.bus.inner.prepare);
+            let task = spawn(consumer, joining, &handle, prepare, any_ended);
             SubscriptionTask {
                 handle: handle.clone(),
                 topics: topics.clone(),
-                task: Task(task),
+                task,
             }
         })?;
         Ok(handle)
     }
 }
 
-async fn join(
-    bus: &Bus,
-    settings: &SubscriptionConfig,
-    group: &Text,
-    reading: Reading,
-) -> Result<Source> {
-    let connected = &bus.inner.transports[&reading.transport];
-    let membership = Membership::new(group.clone(), reading.topics.clone())
-        .patterns(reading.patterns)
-        .start(settings.start)
-        .takeover_after(settings.takeover_after);
-    Ok(Source {
-        subscriber: connected.transport.subscribe(membership).await?,
-        publisher: connected.publisher.clone(),
-        admin: connected.transport.admin(),
-        topics: reading.topics,
-        transport: reading.transport,
+/// What the handlers have to read, and as whom.
+fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> Result<Joining> {
+    let bus = &bus.inner;
+    let service = &bus.config.service.name;
+    let reads = |reading: Reading| Reads {
+        connected: bus.transports[&reading.transport].clone(),
+        prefix: bus.config.topic_prefix(&reading.transport),
+        reading,
+    };
+    let readings = bus.routes.reading(&handlers.interests())?.into_iter();
+    Ok(Joining {
+        group: settings.group.as_ref().unwrap_or(service).clone(),
+        settings: settings.clone(),
+        reads: readings.map(reads).collect(),
     })
 }
 
-fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
-    let topics = |reading: &Reading| {
+/// What is a contradiction to steps that are stored whole.
+fn check_settings(name: &str, settings: &SubscriptionConfig, idempotency: bool) -> Result<()> {
+    let (setting, note) = if settings.retry.delayed.is_some() {
+        ("retry.delayed", "its retries wait within the step")
+    } else if idempotency {
+        ("idempotency", "its events take effect once as it is")
+    } else if settings.on_failure == OnFailure::Restart {
+        ("on_failure", "it can't be started again by itself")
+    } else {
+        return Ok(());
+    };
+    let what = format!("subscription `{name}` is exactly-once and has `{setting}`");
+    Err(Error::new(ErrorKind::Config, what)
+        .with_operation("subscribe")
+        .with_note(format!("leave one of the two out: {note}")))
+}
+
+fn check_exactly_once(name: &str, has_batches: bool, joining: &Joining) -> Result<()> {
+    let wrong = |what: String| Error::new(ErrorKind::Config, what).with_operation("subscribe");
+    if has_batches {
+        let what = format!("subscription `{name}` is exactly-once and has a batch handler");
+        let note = "take one event at a time: events are stored in batches all the same";
+        return Err(wrong(what).with_note(note));
+    }
+    let [reads] = &joining.reads[..] else {
+        let names = joining.reads.iter().map(|it| it.reading.transport.as_str());
+        let names: Vec<_> = names.collect();
+        let what =
+            format!("subscription `{name}` is exactly-once and reads from several transports");
+        return Err(wrong(what)
+            .with_note(format!("they are {}", names.join(", ")))
+            .with_note("make a subscription for each"));
+    };
+    if !reads.connected.transport.capabilities().exactly_once {
+        let what = format!("subscription `{name}` can't be exactly-once on this transport");
+        return Err(Error::new(ErrorKind::Unsupported, what)
+            .with_operation("subscribe")
+            .with_transport(reads.reading.transport.clone())
+            .with_note("it can't store an acknowledgement and what is published in one step")
+            .with_note("route the events to a transport that can, or publish with `State<Bus>`"));
+    }
+    Ok(())
+}
+
+/// Runs a subscription until it is stopped or has failed.
+fn spawn(
+    consumer: Consumer,
+    joining: Arc<Joining>,
+    handle: &Subscription,
+    prepare: Arc<Prepare>,
+    any_ended: CancellationToken,
+) -> Task {
+    let shutdown = handle.shutdown.clone();
+    let (ended, any_ended) = (handle.ended.clone().drop_guard(), any_ended.drop_guard());
+    Task(tokio::spawn(async move {
+        let _ended = ended;
+        let join = move || {
+            let joining = Arc::clone(&joining);
+            async move { joining.join().await }
+        };
+        let finished = if consumer.settings.exactly_once {
+            let steps = ExactlyOnce::new(consumer, prepare, shutdown.clone());
+            steps.run().await
+        } else {
+            consumer.run_restarting(join, shutdown.clone()).await
+        };
+        if shutdown.is_requested() && finished.error.is_none() {
+            // It was stopped, which is no reason for a bus to end.
+            any_ended.disarm();
+        }
+        finished
+    }))
+}
+
+fn topics(joining: &Joining) -> Vec<(Text, Text)> {
+    let topics = |Reads { reading, .. }: &Reads| {
         let named = reading.topics.iter().map(|topic| Text::from(topic.name()));
         let open = reading
             .patterns
@@ -250,7 +371,7 @@ fn topics(readings: &[Reading]) -> Vec<(Text, Text)> {
             .map(move |topic| (transport.clone(), topic))
             .collect::<Vec<_>>()
     };
-    readings.iter().flat_map(topics).collect()
+    joining.reads.iter().flat_map(topics).collect()
 }
 
 /// A subscription that runs. Dropping it does not stop it: the bus owns it.
@@ -259,15 +380,23 @@ pub struct Subscription {
     name: Text,
     group: Text,
     counters: Arc<Counters>,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     shutdown: Shutdown,
     ended: CancellationToken,
+    /// Who is asked how far its group is behind.
+    pub(crate) admins: Arc<[(Text, DynAdmin, Vec<Topic>)]>,
+    bus: Weak<Inner>,
 }
 
 impl Subscription {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its consumer group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// What it has done so far.
@@ -283,16 +412,21 @@ impl Subscription {
             group: self.group.clone(),
             state: self.state(),
             in_flight: self.control.in_flight(),
+            in_flight_bytes: self.control.in_flight_bytes(),
             oldest: oldest.map(|oldest| oldest.elapsed()),
             counts: self.counts(),
+            partitions: self.control.partitions(),
             last_error: self.control.last_error(),
         }
     }
 
     fn state(&self) -> SubscriptionState {
-        if self.control.is_failed() {
+        let ended = self.ended.is_cancelled();
+        if self.control.is_restarting() && !ended {
+            SubscriptionState::Restarting
+        } else if self.control.is_failed() {
             SubscriptionState::Failed
-        } else if self.ended.is_cancelled() {
+        } else if ended {
             SubscriptionState::Ended
         } else if self.shutdown.is_requested() {
             SubscriptionState::Stopping
@@ -313,6 +447,14 @@ impl Subscription {
     /// Lets it read again after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.control.resume();
+    }
+
+    /// Takes the task from its bus.
+    pub(crate) fn take_task(&self) -> Option<SubscriptionTask> {
+        let bus = self.bus.upgrade()?;
+        let mut tasks = bus.lock_subscriptions();
+        let index = tasks.iter().position(|task| task.is(self))?;
+        Some(tasks.remove(index))
     }
 
     /// Waits until it has ended: the bus was closed, or it failed. Cancel safe.
@@ -339,6 +481,10 @@ impl Drop for Task {
 }
 
 impl SubscriptionTask {
+    fn is(&self, handle: &Subscription) -> bool {
+        Arc::ptr_eq(&self.handle.control, &handle.control)
+    }
+
     pub(crate) fn name(&self) -> &Text {
         &self.handle.name
     }

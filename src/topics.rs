@@ -29,13 +29,17 @@ impl Topics {
         Ok(())
     }
 
-    /// Creates topics on a transport that do not exist yet.
+    /// Creates topics on a transport that do not exist yet. The transport's `prefix` is put before
+    /// names that do not begin with it, here and below.
     ///
     /// # Errors
     ///
     /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
     pub async fn create(&self, transport: &str, topics: &[TopicSpec]) -> Result<()> {
-        self.admin(transport)?.ensure_topics(topics).await
+        let admin = self.admin(transport)?;
+        let prefix = self.bus.inner.config.topic_prefix(transport);
+        let topics: Vec<_> = topics.iter().map(|topic| topic.prefixed(&prefix)).collect();
+        admin.ensure_topics(&topics).await
     }
 
     /// The state of a topic, `None` if it does not exist.
@@ -48,7 +52,8 @@ impl Topics {
         transport: &str,
         topic: impl Into<Topic>,
     ) -> Result<Option<TopicDescription>> {
-        let described = self.admin(transport)?.describe(&[topic.into()]).await?;
+        let topic = self.topic(transport, &topic.into());
+        let described = self.admin(transport)?.describe(&[topic]).await?;
         Ok(described.into_iter().next().flatten())
     }
 
@@ -58,7 +63,8 @@ impl Topics {
     ///
     /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
     pub async fn lag(&self, transport: &str, group: &str, topic: impl Into<Topic>) -> Result<Lag> {
-        let lag = self.admin(transport)?.lag(group, &[topic.into()]).await?;
+        let topic = self.topic(transport, &topic.into());
+        let lag = self.admin(transport)?.lag(group, &[topic]).await?;
         Ok(lag.into_iter().next().unwrap_or_default())
     }
 
@@ -90,7 +96,13 @@ impl Topics {
         to: Start,
     ) -> Result<()> {
         let admin = self.admin(transport)?;
-        admin.reset(group, &[topic.into()], to).await
+        let topic = self.topic(transport, &topic.into());
+        admin.reset(group, &[topic], to).await
+    }
+
+    fn topic(&self, transport: &str, topic: &Topic) -> Topic {
+        let prefix = self.bus.inner.config.topic_prefix(transport);
+        prefix.apply(topic.name())
     }
 
     fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {

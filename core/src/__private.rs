@@ -3,7 +3,91 @@
 
 use std::fmt::{self, Display, Write};
 
-pub use crate::{EventData, Text, TypeInfo};
+pub use serde::de::DeserializeOwned;
+
+pub use crate::version::decode_from;
+use crate::version::type_of;
+use crate::{Error, ErrorKind};
+pub use crate::{Event, EventData, Result, Text, TypeInfo};
+
+/// The event type of a struct that is a variant's data.
+#[must_use]
+pub const fn only(types: &'static [TypeInfo]) -> TypeInfo {
+    assert!(
+        types.len() == 1,
+        "a variant of an enum of events holds a struct that derives `Event`, not another enum"
+    );
+    types[0]
+}
+
+/// The event types of an enum, if no two of its variants have the same.
+#[must_use]
+pub const fn distinct<const N: usize>(types: [TypeInfo; N]) -> [TypeInfo; N] {
+    let mut left = 0;
+    while left < N {
+        let mut right = left + 1;
+        while right < N {
+            assert!(
+                !same(types[left].name, types[right].name),
+                "two variants of an enum of events have the same event type"
+            );
+            right += 1;
+        }
+        left += 1;
+    }
+    types
+}
+
+/// Checks that a type given as `from` is an earlier version of the same event type.
+pub const fn assert_step(from: &[TypeInfo], to: &[TypeInfo]) {
+    assert!(
+        from.len() == 1 && to.len() == 1 && same(from[0].name, to[0].name),
+        "`from` takes a type of the same event type"
+    );
+    assert!(
+        major(from[0].version) < major(to[0].version),
+        "`from` takes a type of an earlier major version"
+    );
+}
+
+/// The major version of a literal that the macro has checked.
+const fn major(version: &str) -> u64 {
+    let digits = version.as_bytes();
+    let (mut index, mut major) = (0, 0);
+    while index < digits.len() && digits[index].is_ascii_digit() {
+        major = major * 10 + (digits[index] - b'0') as u64;
+        index += 1;
+    }
+    major
+}
+
+const fn same(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    if left.len() != right.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < left.len() {
+        if left[index] != right[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+/// Whether an event of an enum is of the type of one of its variants.
+pub fn is_of<E: EventData, T: EventData>(event: &Event) -> bool {
+    let taken = type_of(E::TYPES, event.event_type());
+    taken.is_some_and(|taken| T::TYPES.iter().any(|info| info.name == taken.name))
+}
+
+/// The error for an event that none of an enum's variants takes.
+pub fn of_no_variant<T: EventData>(event: &Event) -> Error {
+    let types: Vec<_> = T::TYPES.iter().map(|info| info.name).collect();
+    let what = format!("no variant takes the event type `{}`", event.event_type());
+    Error::new(ErrorKind::Decode, what).with_note(format!("they take {}", types.join(", ")))
+}
 
 /// A field that was named as `key` or `subject`.
 ///

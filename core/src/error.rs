@@ -49,8 +49,10 @@ pub enum ErrorKind {
     UnreachableHandler,
     /// An attribute of an event is missing or malformed.
     InvalidEvent,
-    /// An event is over a size limit.
+    /// An event, or a transaction, is over a size limit.
     TooLarge,
+    /// An event of a transaction travels on another transport than the transaction.
+    MixedTransports,
     /// A value could not be written as bytes.
     Encode,
     /// Bytes could not be read as a value.

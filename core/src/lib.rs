@@ -7,6 +7,7 @@
 //! - [`Config`](config::Config) is a config file, [`RouteTable`](routing::RouteTable) says where an
 //!   event type travels, by [`Pattern`]s.
 //! - [`handler`] holds handlers and their extractors, [`runtime`] what runs them.
+//! - [`idempotency`] holds what keeps an event that comes twice from being handled twice.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`Error`] is the one error type.
 
@@ -20,7 +21,9 @@ pub mod config;
 pub mod envelope;
 mod error;
 pub mod event;
+pub mod format;
 pub mod handler;
+pub mod idempotency;
 pub mod middleware;
 pub mod pattern;
 pub mod routing;
@@ -29,6 +32,7 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod version;
 pub mod watermark;
 
 pub use codec::Codec;

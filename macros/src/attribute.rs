@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Ident, LitStr, Meta, Path, Result, Token};
+use syn::{Attribute, Error, Ident, LitStr, Meta, Path, Result, Token, Type};
 
 use crate::field::FieldPath;
 use crate::name;
@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) version: Option<LitStr>,
     pub(crate) key: Option<FieldPath>,
     pub(crate) subject: Option<FieldPath>,
+    /// The type of the version before.
+    pub(crate) from: Option<Type>,
     pub(crate) krate: Option<Path>,
 }
 
@@ -41,6 +43,22 @@ impl Errors {
     }
 }
 
+/// What an enum may be told: where polybus is found. The rest is its variants'.
+pub(crate) fn krate_of_enum(attributes: &[Attribute], errors: &mut Errors) -> Option<Path> {
+    let mut given = Given::default();
+    for attribute in of_event(attributes) {
+        given.read(attribute, errors);
+    }
+    for setting in given.0.iter().filter(|setting| setting.name != CRATE.name) {
+        let what = format!(
+            "`{}` belongs on the struct of each variant: an enum's events are those of its variants",
+            setting.name
+        );
+        errors.push(Error::new(setting.name.span(), what));
+    }
+    given.path(CRATE, errors)
+}
+
 impl Settings {
     /// Reads the `#[event(..)]` attributes of a struct. Several count as one.
     pub(crate) fn parse(owner: &Ident, attributes: &[Attribute], errors: &mut Errors) -> Self {
@@ -60,6 +78,7 @@ impl Settings {
             version: given.string(VERSION, name::check_version, errors),
             key: given.field(KEY, errors),
             subject: given.field(SUBJECT, errors),
+            from: given.ty(FROM, errors),
             krate: given.path(CRATE, errors),
         }
     }
@@ -85,8 +104,9 @@ const TYPE: Known = Known::new("type", r#""user.created""#);
 const VERSION: Known = Known::new("version", r#""1.0.0""#);
 const KEY: Known = Known::new("key", "user_id");
 const SUBJECT: Known = Known::new("subject", "user_id");
+const FROM: Known = Known::new("from", "UserCreatedV1");
 const CRATE: Known = Known::new("crate", r#""my_service::polybus""#);
-const ALL: [Known; 5] = [TYPE, VERSION, KEY, SUBJECT, CRATE];
+const ALL: [Known; 6] = [TYPE, VERSION, KEY, SUBJECT, FROM, CRATE];
 
 impl Known {
     const fn new(name: &'static str, example: &'static str) -> Self {
@@ -185,6 +205,11 @@ impl Given {
     fn field(&self, known: Known, errors: &mut Errors) -> Option<FieldPath> {
         let setting = self.find(known)?;
         errors.take(setting.parse_value(known, "takes the name of a field"))
+    }
+
+    fn ty(&self, known: Known, errors: &mut Errors) -> Option<Type> {
+        let setting = self.find(known)?;
+        errors.take(setting.parse_value(known, "takes the type of the version before"))
     }
 
     fn path(&self, known: Known, errors: &mut Errors) -> Option<Path> {

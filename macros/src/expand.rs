@@ -4,11 +4,13 @@ use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Data, DataStruct, DeriveInput, Error, Generics, LitStr, Path, Result, WhereClause, parse_quote,
+    Data, DataStruct, DeriveInput, Error, Generics, LitStr, Path, Result, Type, WhereClause,
+    parse_quote,
 };
 
 use crate::attribute::{self, Errors, Settings};
 use crate::field::FieldPath;
+use crate::variants;
 
 /// The version of an event type that gives none.
 const DEFAULT_VERSION: &str = "1.0.0";
@@ -19,7 +21,16 @@ const DEFAULT_VERSION: &str = "1.0.0";
 ///
 /// Everything that is wrong with it, combined in one.
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
-    let data = expect_struct(input)?;
+    let data = match &input.data {
+        Data::Struct(data) => data,
+        Data::Enum(data) => return variants::derive(input, data),
+        Data::Union(data) => {
+            return Err(Error::new(
+                data.union_token.span,
+                "`#[derive(Event)]` takes a struct or an enum: a union can't be written as the data of an event",
+            ));
+        }
+    };
     let mut errors = Errors::default();
     refuse_attributes_of_fields(data, &mut errors);
     let settings = Settings::parse(&input.ident, &input.attrs, &mut errors);
@@ -33,6 +44,11 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let key = accessor("key", settings.key);
     let subject = accessor("subject", settings.subject);
     errors.finish()?;
+    let from = settings.from.as_ref();
+    let step = from
+        .filter(|_| input.generics.params.is_empty())
+        .map(|previous| assert_step(&krate, &input.ident, previous));
+    let from = from.map(|previous| from_event(&krate, previous));
 
     let version = settings
         .version
@@ -52,23 +68,10 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
 
             #key
             #subject
+            #from
         }
+        #step
     })
-}
-
-fn expect_struct(input: &DeriveInput) -> Result<&DataStruct> {
-    match &input.data {
-        Data::Struct(data) => Ok(data),
-        Data::Enum(data) => Err(Error::new(
-            data.enum_token.span,
-            "`#[derive(Event)]` does not take an enum yet: make each variant's data a struct, \
-             derive `Event` for the struct, and give each its handler",
-        )),
-        Data::Union(data) => Err(Error::new(
-            data.union_token.span,
-            "`#[derive(Event)]` takes a struct: a union can't be written as the data of an event",
-        )),
-    }
 }
 
 /// They would be ignored, which nobody who writes one expects.
@@ -93,6 +96,31 @@ fn field_accessor(krate: &Path, method: &str, field: &TokenStream, span: Span) -
             #[allow(unused_imports)] // An optional field needs it not.
             use #krate::__private::AnyField as _;
             #text
+        }
+    }
+}
+
+/// The check that a version before is one.
+fn assert_step(krate: &Path, name: &syn::Ident, previous: &Type) -> TokenStream {
+    let span = Span::call_site().located_at(previous.span());
+    quote_spanned! {span=>
+        const _: () = #krate::__private::assert_step(
+            <#previous as #krate::__private::EventData>::TYPES,
+            <#name as #krate::__private::EventData>::TYPES,
+        );
+    }
+}
+
+/// The method `from_event` of a type with a version before.
+fn from_event(krate: &Path, previous: &Type) -> TokenStream {
+    let span = Span::call_site().located_at(previous.span());
+    let decode = quote_spanned!(span=> #krate::__private::decode_from::<Self, #previous>(event));
+    quote! {
+        fn from_event(event: &#krate::__private::Event) -> #krate::__private::Result<Self>
+        where
+            Self: #krate::__private::DeserializeOwned,
+        {
+            #decode
         }
     }
 }

@@ -6,11 +6,12 @@ mod attribute;
 mod expand;
 mod field;
 mod name;
+mod variants;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
 
-/// Makes a struct the data of an event: implements `EventData`.
+/// Makes a struct the data of an event, or an enum that of several: implements `EventData`.
 ///
 /// ```
 /// use polybus_core::EventData;
@@ -45,12 +46,41 @@ use syn::{DeriveInput, Error, parse_macro_input};
 /// - `key = user_id`: the field that order and partitioning go by. Default: none, and then the
 ///   subject.
 /// - `subject = user_id`: the field that says what the event is about. Default: none.
+/// - `from = UserCreatedV1`: the type of the major version before. Its data are read as that type and
+///   taken over by `TryFrom<UserCreatedV1>` (or `From`), which may have a `from` in its turn.
 /// - `crate = "my_service::polybus"`: where polybus is found. Default: `::polybus`.
 ///
 /// `key` and `subject` name a field, a field of a field (`key = user.id`), or a field of a
 /// tuple struct (`key = 0`); a string will do as well (`key = "user.id"`). Its type has to
 /// implement `Display`; the text is what it displays. A field that is an `Option` may have no
 /// value: then the event has no key, or no subject.
+///
+/// # Enums
+///
+/// An enum stands for all events of a domain: each variant holds a struct that derives `Event`, and which
+/// one it is follows from the event type. Its data are those of the variant, so it is
+/// `#[serde(untagged)]`.
+///
+/// ```
+/// # use polybus_core::EventData;
+/// # use polybus_macros::Event;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(type = "user.created", crate = "polybus_core")]
+/// # struct UserCreated;
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(type = "user.deleted", crate = "polybus_core")]
+/// # struct UserDeleted;
+/// #[derive(Event, Serialize, Deserialize)]
+/// # #[event(crate = "polybus_core")]
+/// #[serde(untagged)]
+/// enum UserEvent {
+///     Created(UserCreated),
+///     Deleted(UserDeleted),
+/// }
+///
+/// assert_eq!(UserEvent::TYPES.len(), 2);
+/// ```
 ///
 /// # Generics
 ///

@@ -218,3 +218,165 @@ fn other_things_of_the_same_names_do_no_harm() {
         ("hostile", "1.0.0", text("t"), text("1"))
     );
 }
+
+#[derive(Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(type = "user.deleted", key = user_id, crate = "polybus_core")]
+struct UserDeleted {
+    user_id: String,
+}
+
+#[derive(Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(type = "user.renamed", version = "2.1.0", subject = name, crate = "polybus_core")]
+struct UserRenamed {
+    name: String,
+}
+
+#[derive(Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(crate = "polybus_core")]
+#[serde(untagged)]
+enum UserEvent {
+    Deleted(UserDeleted),
+    Renamed(UserRenamed),
+}
+
+#[test]
+fn an_enum_stands_for_the_event_types_of_its_variants() {
+    let types: Vec<_> = UserEvent::TYPES
+        .iter()
+        .map(|info| (info.name, info.version))
+        .collect();
+    assert_eq!(
+        types,
+        [("user.deleted", "1.0.0"), ("user.renamed", "2.1.0")]
+    );
+    let renamed = UserEvent::Renamed(UserRenamed { name: "n".into() });
+    assert_eq!(renamed.type_info().name, "user.renamed");
+    assert_eq!(renamed.key(), None);
+    assert_eq!(renamed.subject().as_deref(), Some("n"));
+    let deleted = UserEvent::Deleted(UserDeleted {
+        user_id: "u1".into(),
+    });
+    assert_eq!(deleted.key().as_deref(), Some("u1"));
+}
+
+#[test]
+fn which_variant_it_is_follows_from_the_event_type_alone() {
+    let read = |event_type: &str, data: &str| {
+        let event = polybus_core::Event::builder(event_type)
+            .source("s")
+            .data(data.to_owned());
+        UserEvent::from_event(&event.build().unwrap())
+    };
+    // These data would do for both.
+    let both = r#"{"user_id":"u1","name":"n"}"#;
+    let deleted = UserDeleted {
+        user_id: "u1".into(),
+    };
+    assert_eq!(
+        read("user.deleted", both).unwrap(),
+        UserEvent::Deleted(deleted)
+    );
+    let renamed = UserRenamed { name: "n".into() };
+    assert_eq!(
+        read("user.renamed", both).unwrap(),
+        UserEvent::Renamed(renamed)
+    );
+    let error = read("user.created", both).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("they take user.deleted, user.renamed"),
+        "{error}"
+    );
+    assert!(read("user.renamed", r#"{"user_id":"u1"}"#).is_err());
+}
+
+#[test]
+fn the_data_of_an_enum_are_those_of_its_variant() {
+    let deleted = UserEvent::Deleted(UserDeleted {
+        user_id: "u1".into(),
+    });
+    let json = serde_json::to_string(&deleted).unwrap();
+    assert_eq!(json, r#"{"user_id":"u1"}"#);
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "user.moved", version = "1.0.0", crate = "polybus_core")]
+struct MovedV1 {
+    address: String,
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "user.moved", version = "2.0.0", from = MovedV1, crate = "polybus_core")]
+struct MovedV2 {
+    street: String,
+    city: String,
+}
+
+impl TryFrom<MovedV1> for MovedV2 {
+    type Error = String;
+
+    fn try_from(old: MovedV1) -> Result<Self, String> {
+        let (street, city) = old.address.split_once(", ").ok_or("no city")?;
+        Ok(Self {
+            street: street.to_owned(),
+            city: city.to_owned(),
+        })
+    }
+}
+
+#[derive(Debug, PartialEq, Event, Serialize, Deserialize)]
+#[event(type = "user.moved", version = "3.0.0", from = MovedV2, crate = "polybus_core")]
+struct Moved {
+    city: String,
+}
+
+impl From<MovedV2> for Moved {
+    fn from(old: MovedV2) -> Self {
+        drop(old.street);
+        Self { city: old.city }
+    }
+}
+
+#[test]
+fn steps_between_types_are_chained() {
+    let read = |version: &str, data: &str| {
+        let event = polybus_core::Event::builder("user.moved")
+            .source("s")
+            .data_version(version);
+        Moved::from_event(&event.data(data.to_owned()).build().unwrap())
+    };
+    let moved = || Moved {
+        city: "Rome".into(),
+    };
+    assert_eq!(
+        read("1.0.0", r#"{"address":"Via 1, Rome"}"#).unwrap(),
+        moved()
+    );
+    assert_eq!(
+        read("2.3.0", r#"{"street":"Via 1","city":"Rome"}"#).unwrap(),
+        moved()
+    );
+    assert_eq!(read("3.0.0", r#"{"city":"Rome"}"#).unwrap(), moved());
+    for (version, data, expected) in [
+        (
+            "1.0.0",
+            r#"{"address":"Rome"}"#,
+            "could not be migrated: no city",
+        ),
+        ("1.0.0", r#"{"city":"Rome"}"#, "missing field `address`"),
+        (
+            "4.0.0",
+            r#"{"city":"Rome"}"#,
+            "version `4.0.0` of `user.moved` is not supported",
+        ),
+        (
+            "0.9.0",
+            r#"{"city":"Rome"}"#,
+            "version `0.9.0` of `user.moved` is not supported",
+        ),
+    ] {
+        let error = read(version, data).unwrap_err();
+        assert!(error.to_string().contains(expected), "{version}: {error}");
+    }
+}

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::fault::{Fault, Faults, Injected, Kind};
 use super::recorded::{DeadLetter, Handling, PublishedEvent};
+use crate::dead_letters::is_replay;
 use crate::runtime::{Observer, Step, provenance};
 use crate::transport::{Content, Delivery, Outgoing, Position, Subscription as Membership};
 use crate::{Event, Text, Topic};
@@ -55,8 +56,11 @@ impl Journal {
     }
 
     pub(super) fn joined(&self, transport: &Text, membership: &Membership) {
-        let member = (transport.clone(), membership.clone());
-        self.log().members.push(member);
+        // A replay goes on when it is called again: nobody waits for what it has left.
+        if !is_replay(&membership.group) {
+            let member = (transport.clone(), membership.clone());
+            self.log().members.push(member);
+        }
     }
 
     /// Counts a call of publish for as long as the guard lives, also when it is dropped.
@@ -76,6 +80,8 @@ impl Journal {
         if is_dead_letter(outgoing) {
             log.dead_letters
                 .push(DeadLetter::new(transport.clone(), outgoing));
+        } else if outgoing.headers.first(provenance::NOT_BEFORE).is_some() {
+            // It waits for its next attempt.
         } else if let Content::Event(event) = &outgoing.content {
             log.published.push(PublishedEvent {
                 transport: transport.clone(),
@@ -85,6 +91,12 @@ impl Journal {
                 headers: outgoing.headers.clone(),
             });
         }
+    }
+
+    /// Notes what took the place of a delivery.
+    pub(super) fn forwarded(&self, transport: &Text, outgoing: &Outgoing) {
+        // Only what was published by a user shows its position.
+        self.stored(transport, outgoing, Position::new(0, 0));
     }
 
     pub(super) fn inject(&self, fault: Fault) -> Injected {
@@ -153,5 +165,6 @@ impl Drop for Publishing {
 
 /// Whether a subscription put it away. An event that a handler forwards has no such headers.
 fn is_dead_letter(outgoing: &Outgoing) -> bool {
-    outgoing.headers.first(provenance::REASON).is_some()
+    let has = |name| outgoing.headers.first(name).is_some();
+    has(provenance::REASON) && !has(provenance::NOT_BEFORE)
 }

@@ -52,6 +52,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::event::with_origin;
+
 pub use fault::{Fault, Injected};
 pub use recorded::{DeadLetter, Handling, PublishedEvent, Recorded};
 
@@ -61,7 +63,7 @@ pub use crate::runtime::Progress;
 use crate::builder::Watch;
 use crate::time::IntoDuration;
 use crate::transport::DynTransport;
-use crate::{Bus, BusBuilder, Codec, EventData, Pattern, Result};
+use crate::{Bus, BusBuilder, EventData, Pattern, Result};
 use journal::Journal;
 use watched::Watched;
 
@@ -171,12 +173,14 @@ impl TestBus {
     /// If the data of one is not that of a `T`.
     #[track_caller]
     pub fn published<T: EventData + DeserializeOwned>(&self) -> Recorded<T> {
-        let is_of_type = |event_type: &str| T::TYPES.iter().any(|info| info.name == event_type);
-        let names: Vec<_> = T::TYPES.iter().map(|info| info.name).collect();
+        let origin = self.bus.inner.config.service.origin.as_deref();
+        let names = T::TYPES.iter().map(|info| with_origin(origin, info.name));
+        let names: Vec<_> = names.collect();
+        let is_of_type = |event_type: &str| names.iter().any(|name| name == event_type);
         let mut items = Vec::new();
         for it in &self.journal.log().published {
             if is_of_type(it.event.event_type()) {
-                match Codec::decode(&it.event) {
+                match T::from_event(&it.event) {
                     Ok(value) => items.push((value, it.line())),
                     Err(error) => panic!("{error}"),
                 }

@@ -161,7 +161,7 @@ impl DeadLetter {
     pub fn record(&self) -> Option<&RawRecord> {
         match &self.content {
             Content::Event(_) => None,
-            Content::Raw(record) => Some(record),
+            Content::Raw(record) => Some(&**record),
         }
     }
 

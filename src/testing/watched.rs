@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::fault::Kind;
 use super::journal::Journal;
+use crate::idempotency::IdempotencyStore;
 use crate::transport::{
     AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
-    DynTransport, Outcome, Outgoing, Publisher, Settlement, Settler, Subscriber, Subscription,
-    Transport,
+    DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Subscriber,
+    Subscription, Transport,
 };
 use crate::{Effect, Error, ErrorKind, Result, Text};
 
@@ -49,6 +50,7 @@ impl Transport for Watched {
         let inner = self.inner.subscribe(subscription).await?;
         self.journal.joined(&self.name, &membership);
         Ok(WatchedSubscriber {
+            name: self.name.clone(),
             inner,
             journal: Arc::clone(&self.journal),
             ready: VecDeque::new(),
@@ -59,6 +61,10 @@ impl Transport for Watched {
 
     fn admin(&self) -> DynAdmin {
         self.inner.admin()
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        self.inner.idempotency()
     }
 }
 
@@ -74,10 +80,7 @@ impl WatchedPublisher {
     }
 
     fn injected(&self, outgoing: &Outgoing) -> Error {
-        Error::new(ErrorKind::Connect, "a fault of the test was injected")
-            .with_operation("publish")
-            .with_transport(self.name.clone())
-            .with_topic(outgoing.topic.name())
+        injected(&self.name, outgoing)
     }
 
     /// Notes what was stored, and loses the answer where a fault says so.
@@ -87,7 +90,7 @@ impl WatchedPublisher {
         };
         self.journal.stored(&self.name, outgoing, position);
         if fault == Some(Kind::LoseAnswer) {
-            let error = self.injected(outgoing).with_effect(Effect::Unknown);
+            let error = injected(&self.name, outgoing).with_effect(Effect::Unknown);
             return Outcome::Unknown(error);
         }
         Outcome::Accepted(position)
@@ -118,6 +121,12 @@ impl Publisher for WatchedPublisher {
         answers.map_while(|answer| answer).collect()
     }
 
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        let _publishing = self.journal.publishing();
+        let watching = Together::new(&self.name, &self.journal, batch)?;
+        watching.ended(self.inner.publish_together(batch).await)
+    }
+
     async fn flush(&self, deadline: Instant) -> Result<()> {
         self.inner.flush(deadline).await
     }
@@ -127,7 +136,58 @@ impl Publisher for WatchedPublisher {
     }
 }
 
+fn injected(transport: &Text, outgoing: &Outgoing) -> Error {
+    Error::new(ErrorKind::Connect, "a fault of the test was injected")
+        .with_operation("publish")
+        .with_transport(transport.clone())
+        .with_topic(outgoing.topic.name())
+}
+
+/// Events that are stored all or none.
+struct Together<'a> {
+    name: &'a Text,
+    journal: &'a Journal,
+    batch: &'a [Outgoing],
+    /// The event whose answer is lost, and with it that of all.
+    lost: Option<&'a Outgoing>,
+}
+
+impl<'a> Together<'a> {
+    /// A fault that refuses one of the events refuses all.
+    fn new(name: &'a Text, journal: &'a Journal, batch: &'a [Outgoing]) -> Result<Self> {
+        let mut lost = None;
+        for outgoing in batch {
+            match journal.strike_publish(outgoing) {
+                None => {}
+                Some(Kind::LoseAnswer) => lost = Some(outgoing),
+                Some(_) => return Err(injected(name, outgoing)),
+            }
+        }
+        Ok(Self {
+            name,
+            journal,
+            batch,
+            lost,
+        })
+    }
+
+    /// Notes what was stored, unless a call before this one did it all.
+    fn ended(self, stored: Result<Vec<Position>>) -> Result<Vec<Position>> {
+        let positions = stored?;
+        for (outgoing, position) in self.batch.iter().zip(&positions) {
+            if position.offset() != u64::MAX {
+                self.journal.stored(self.name, outgoing, *position);
+            }
+        }
+        match self.lost {
+            Some(outgoing) => Err(injected(self.name, outgoing).with_effect(Effect::Unknown)),
+            None => Ok(positions),
+        }
+    }
+}
+
 pub(super) struct WatchedSubscriber {
+    name: Text,
     inner: DynSubscriber,
     journal: Arc<Journal>,
     ready: VecDeque<Delivery>,
@@ -219,6 +279,7 @@ impl Subscriber for WatchedSubscriber {
 
     fn settler(&self) -> WatchedSettler {
         WatchedSettler {
+            name: self.name.clone(),
             inner: self.inner.settler(),
             journal: Arc::clone(&self.journal),
             again: self.again.clone(),
@@ -231,6 +292,7 @@ impl Subscriber for WatchedSubscriber {
 }
 
 pub(super) struct WatchedSettler {
+    name: Text,
     inner: DynSettler,
     journal: Arc<Journal>,
     again: Again,
@@ -263,7 +325,41 @@ impl Settler for WatchedSettler {
         results
     }
 
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let _publishing = self.journal.publishing();
+        let watching = Together::new(&self.name, &self.journal, batch)?;
+        watching.ended(self.inner.settle_together(acks, batch).await)
+    }
+
     fn is_current(&self, token: AckToken) -> bool {
         self.inner.is_current(token)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let _publishing = self.journal.publishing();
+        let mut results = Vec::with_capacity(batch.len());
+        for item in batch {
+            let fault = self.journal.strike_publish(&item.1);
+            if matches!(fault, Some(Kind::Reject | Kind::RejectDeadLetter)) {
+                results.push(Err(injected(&self.name, &item.1)));
+                continue;
+            }
+            let forwarded = self.inner.forward(std::slice::from_ref(item)).await;
+            for result in forwarded {
+                if result.is_ok() {
+                    self.journal.forwarded(&self.name, &item.1);
+                }
+                results.push(result);
+            }
+        }
+        results
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.inner.begin(token).await
     }
 }

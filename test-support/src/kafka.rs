@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
@@ -13,12 +13,14 @@ use crate::choice::Ways;
 use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::external::ExternalServer;
-use crate::kafka_files::{LOG4J2, Node, server_properties};
+use crate::kafka_files::{LOG4J2, Node, behind_proxy, server_properties};
+use crate::kafka_options::{Doors, KafkaOptions};
 use crate::kafka_tools::KafkaPrograms;
 use crate::names::free_port;
 use crate::native::{Attempt, NativeServer, Recipe};
 use crate::probe::kafka_answers;
 use crate::process::{Process, Program};
+use crate::proxy::TcpProxy;
 use crate::watchdog::Watchdog;
 
 const VARIABLE: &str = "POLYBUS_TEST_KAFKA_BROKERS";
@@ -57,6 +59,8 @@ exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dlog4j2.configurati
 pub struct KafkaServer {
     brokers: String,
     url: String,
+    sasl_brokers: Option<String>,
+    mutual_tls_brokers: Option<String>,
     backend: Arc<Backend>,
 }
 
@@ -72,6 +76,24 @@ impl KafkaServer {
     /// A server that was being started when the future was dropped is ended again.
     pub async fn start() -> Result<Self, Error> {
         unblock(Self::start_blocking).await
+    }
+
+    /// As [`start`](Self::start), always as a process of this machine, with one more way in: clients
+    /// that come through the proxy are sent to the proxy by the broker as well. The proxy's server is
+    /// set; [`brokers`](Self::brokers) is the way past it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInstalled`] without Java or Kafka's jars, and when the server does not come up.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_behind(proxy: &TcpProxy) -> Result<Self, Error> {
+        let address = proxy.address();
+        let (server, behind) = unblock(move || Self::native_behind(address)).await?;
+        proxy.set_server(&behind);
+        Ok(server)
     }
 
     /// The Kafka of this test binary: started by the first call, there until the process ends.
@@ -113,6 +135,20 @@ impl KafkaServer {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The bootstrap servers for TLS with a login: of a server that was started with
+    /// [`KafkaOptions::secure`].
+    #[must_use]
+    pub fn sasl_brokers(&self) -> Option<&str> {
+        self.sasl_brokers.as_deref()
+    }
+
+    /// The bootstrap servers for TLS with a certificate of the client: of a server that was started with
+    /// [`KafkaOptions::secure`].
+    #[must_use]
+    pub fn mutual_tls_brokers(&self) -> Option<&str> {
+        self.mutual_tls_brokers.as_deref()
     }
 
     /// The id of the server's process, while it runs as a process of this machine: not in a container, and
@@ -264,15 +300,46 @@ impl KafkaServer {
 
     fn native() -> Result<Self, Error> {
         let programs = KafkaPrograms::find()?;
-        let server = NativeServer::start("kafka", |watchdog| recipe(&programs, watchdog))?;
+        let options = KafkaOptions::new();
+        let server = NativeServer::start("kafka", |watchdog| {
+            recipe(&programs, &options, None, None, watchdog)
+        })?;
+        Ok(Self::own(server, None))
+    }
+
+    /// A process of this machine.
+    pub(crate) fn own(server: NativeServer, doors: Option<Doors>) -> Self {
+        let brokers = |port: u16| format!("127.0.0.1:{port}");
+        Self {
+            sasl_brokers: doors.map(|doors| brokers(doors.sasl)),
+            mutual_tls_brokers: doors.map(|doors| brokers(doors.mutual_tls)),
+            ..Self::new(brokers(server.port()), Backend::Native(server))
+        }
+    }
+
+    /// The server, and its address behind the proxy.
+    fn native_behind(proxy: SocketAddr) -> Result<(Self, String), Error> {
+        let programs = KafkaPrograms::find()?;
+        let (options, proxy) = (KafkaOptions::new(), proxy.to_string());
+        let behind = Mutex::new(String::new());
+        let server = NativeServer::start("kafka", |watchdog| {
+            let listen = format!("127.0.0.1:{}", free_port());
+            let proxied = Some((listen.as_str(), proxy.as_str()));
+            let recipe = recipe(&programs, &options, None, proxied, watchdog);
+            *behind.lock().unwrap_or_else(PoisonError::into_inner) = listen;
+            recipe
+        })?;
         let brokers = format!("127.0.0.1:{}", server.port());
-        Ok(Self::new(brokers, Backend::Native(server)))
+        let behind = behind.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((Self::new(brokers, Backend::Native(server)), behind))
     }
 
     fn new(brokers: String, backend: Backend) -> Self {
         Self {
             url: format!("kafka://{brokers}"),
             brokers,
+            sasl_brokers: None,
+            mutual_tls_brokers: None,
             backend: Arc::new(backend),
         }
     }
@@ -295,21 +362,35 @@ fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         .with_env_var("POLYBUS_CLUSTER_ID", cluster_id())
 }
 
-/// Writes the node's files and formats its storage.
-fn recipe(programs: &KafkaPrograms, watchdog: &mut Watchdog) -> Result<Recipe, Error> {
+/// Writes the node's files and formats its storage. `proxied` is where the node also listens, and the
+/// proxy that clients are told of there.
+pub(crate) fn recipe(
+    programs: &KafkaPrograms,
+    options: &KafkaOptions,
+    doors: Option<Doors>,
+    proxied: Option<(&str, &str)>,
+    watchdog: &mut Watchdog,
+) -> Result<Recipe, Error> {
     let directory = watchdog.directory().to_path_buf();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    let properties = server_properties(&Node {
+    let node = Node {
         listen: &listen,
         advertise: &listen,
         controller: &format!("127.0.0.1:{}", free_port()),
         data: &directory.join("data"),
-    });
+    };
+    // Of two lines for one setting Kafka takes the later.
+    let mut properties = server_properties(&node) + &options.lines(&node, doors, &directory)?;
+    if let Some((listen, proxy)) = proxied {
+        properties.push_str(&behind_proxy(&node, listen, proxy));
+    }
     write(&directory.join("server.properties"), &properties)?;
     write(&directory.join("log4j2.xml"), LOG4J2)?;
 
-    let format = ["format", "-t", &cluster_id(), "-c", "server.properties"];
+    let (id, further) = (cluster_id(), options.format_arguments());
+    let mut format = vec!["format", "-t", &id, "-c", "server.properties"];
+    format.extend(further.iter().map(String::as_str));
     let mut format = Process::start(
         &Program {
             command: programs.command(&[], "kafka.tools.StorageTool", &format),
@@ -323,14 +404,14 @@ fn recipe(programs: &KafkaPrograms, watchdog: &mut Watchdog) -> Result<Recipe, E
         return Err(format.ended_early(status));
     }
 
-    let options = [
+    let flags = [
         "-Xmx256m",
         "-XX:+UseSerialGC",
         "-Dlog4j2.configurationFile=log4j2.xml",
     ];
     Ok(Recipe {
         program: Program {
-            command: programs.command(&options, "kafka.Kafka", &["server.properties"]),
+            command: programs.command(&flags, "kafka.Kafka", &["server.properties"]),
             log: directory.join("kafka.log"),
         },
         port,

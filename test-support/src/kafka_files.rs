@@ -29,6 +29,25 @@ pub(crate) fn server_properties(node: &Node<'_>) -> String {
         .replace("@DATA@", &node.data.display().to_string())
 }
 
+/// The lines that give a node one more listener, behind a proxy whose address clients are told. The
+/// last line of a name is the one that counts.
+pub(crate) fn behind_proxy(node: &Node<'_>, listen: &str, proxy: &str) -> String {
+    let Node {
+        listen: direct,
+        advertise,
+        controller,
+        ..
+    } = node;
+    format!(
+        "
+listeners=PLAINTEXT://{direct},PROXIED://{listen},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{advertise},PROXIED://{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

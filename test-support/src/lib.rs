@@ -14,6 +14,9 @@
 //! # }
 //! ```
 //!
+//! [`TcpProxy`] stands in front of a server and breaks connections when a test tells it to. A client
+//! of Kafka stays behind it if the broker was started by [`KafkaServer::start_behind`].
+//!
 //! # Which server is started
 //!
 //! In this order, the first that there is:
@@ -47,12 +50,16 @@ mod error;
 mod external;
 mod kafka;
 mod kafka_files;
+mod kafka_options;
 mod kafka_tools;
 mod names;
 mod native;
 mod probe;
 mod process;
+mod proxy;
+mod proxy_strike;
 mod redis;
+mod redis_cluster;
 mod redis_options;
 mod redis_sentinels;
 mod watchdog;
@@ -60,7 +67,10 @@ mod watchdog;
 pub use certificates::Certificates;
 pub use error::Error;
 pub use kafka::KafkaServer;
+pub use kafka_options::KafkaOptions;
 pub use names::{free_port, unique_name};
+pub use proxy::{Request, Strike, Struck, TcpProxy, Then};
 pub use redis::RedisServer;
+pub use redis_cluster::RedisCluster;
 pub use redis_options::RedisOptions;
 pub use redis_sentinels::RedisSentinels;

@@ -93,7 +93,11 @@ impl NativeServer {
 
     /// Stops the process where it is; its connections stay open and are not answered.
     pub(crate) fn pause(&self) -> Result<(), Error> {
-        self.signal("pause", Signal::STOP)
+        self.signal("pause", Signal::STOP)?;
+        match self.state().running()? {
+            Some(process) => process.wait_stopped(END_DEADLINE),
+            None => Ok(()),
+        }
     }
 
     /// Lets a paused process go on.

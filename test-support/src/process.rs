@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::error::{Error, tail};
 use crate::watchdog::{Ward, Watchdog};
@@ -83,11 +83,35 @@ impl Process {
         if self.exit_status()?.is_some() {
             return Ok(());
         }
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        let id = id.expect("the system gave this id");
         // Ended but not waited for, the process still has its id, and the signal has no effect.
-        kill_process(id, signal)
+        kill_process(self.raw_id(), signal)
             .map_err(|refused| Error::io(format!("signal {}", self.program.name()))(refused.into()))
+    }
+
+    /// Waits until a process that was sent SIGSTOP stands still, or has ended. One of its threads takes
+    /// the signal up, and the others work on until it has had its turn on a busy machine.
+    pub(crate) fn wait_stopped(&mut self, deadline: Duration) -> Result<(), Error> {
+        let id = self.raw_id();
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let stopped = poll(deadline, || {
+            if self.exit_status()?.is_some() {
+                return Ok(true);
+            }
+            let status = waitid(WaitId::Pid(id), look);
+            let status = status.map_err(|error| {
+                Error::io(format!("look at {}", self.program.name()))(error.into())
+            });
+            status.map(|status| status.is_some())
+        })?;
+        if stopped {
+            return Ok(());
+        }
+        Err(self.late("stopped", deadline))
+    }
+
+    fn raw_id(&self) -> Pid {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        id.expect("the system gave this id")
     }
 
     /// Waits until the process has ended.

@@ -95,6 +95,11 @@ impl RedisServer {
         &self.url
     }
 
+    /// The port of a server of ours.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.url.rsplit(':').next()?.parse().ok()
+    }
+
     /// The address for TLS as `rediss://127.0.0.1:PORT`, without a login: of a server that was started
     /// with [`RedisOptions::tls`](crate::RedisOptions::tls).
     #[must_use]

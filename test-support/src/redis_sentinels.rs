@@ -45,7 +45,9 @@ impl RedisSentinels {
     pub async fn start() -> Result<Self, Error> {
         let options = RedisOptions::new().line("repl-diskless-sync-delay 0");
         let primary = options.clone().start().await?;
-        let port = port(&primary);
+        let port = primary
+            .port()
+            .expect("the address of a server of ours ends with its port");
         let replica = options.line(format!("replicaof 127.0.0.1 {port}"));
         let replica = replica.start().await?;
         unblock(move || Self::watch(primary, replica, port)).await
@@ -101,15 +103,6 @@ impl RedisSentinels {
             sentinels,
         })
     }
-}
-
-fn port(server: &RedisServer) -> u16 {
-    let port = server
-        .url()
-        .rsplit(':')
-        .next()
-        .and_then(|port| port.parse().ok());
-    port.expect("the address of a server of ours ends with its port")
 }
 
 fn wait(who: &str, port: u16, command: &str, wanted: &str) -> Result<(), Error> {

@@ -1,9 +1,11 @@
 //! Topics and their state.
 
+mod browse;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use polybus_core::transport::{Admin, Lag, Start, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -194,6 +196,14 @@ impl Admin for KafkaAdmin {
             own.asking.ping(within).map_err(|error| (None, error))
         })
         .await
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        self.read(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.delete(topic, through).await
     }
 }
 

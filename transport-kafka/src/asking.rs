@@ -1,7 +1,7 @@
 //! Questions to the brokers that need no group: topics, partitions, where they begin and end.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
+use crate::access::Told;
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{code_of, is_passing};
@@ -21,6 +22,9 @@ use crate::error::{code_of, is_passing};
 /// moment.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long to wait for a broker before what the client has to tell is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// A topic's partition.
 pub(crate) type Partition = (String, i32);
 
@@ -28,12 +32,12 @@ pub(crate) type Partition = (String, i32);
 ///
 /// It is a consumer without a group: a producer's questions may create the topic asked for.
 pub(crate) struct Asking {
-    client: OffThread<BaseConsumer<LastError>>,
-    last_error: Arc<Mutex<Option<String>>>,
+    client: OffThread<BaseConsumer<Listener>>,
+    told: Arc<Mutex<Told>>,
 }
 
-/// Keeps the last thing that went wrong, which says more than the answer to a call.
-pub(crate) struct LastError(Arc<Mutex<Option<String>>>);
+/// Keeps what went wrong, which says more than the answer to a call.
+pub(crate) struct Listener(Arc<Mutex<Told>>);
 
 impl Asking {
     /// A client. Does not wait for a connection.
@@ -41,21 +45,30 @@ impl Asking {
         let mut client = client::asking(config, client_id);
         // Nobody listens between two questions: what is worth knowing comes as an error.
         client.set_log_level(RDKafkaLogLevel::Emerg);
-        let last_error = Arc::new(Mutex::new(None));
-        let context = LastError(Arc::clone(&last_error));
+        let told = Arc::new(Mutex::new(Told::default()));
+        let context = Listener(Arc::clone(&told));
         Ok(Self {
             client: OffThread::new(BaseConsumer::from_config_and_context(&client, context)?),
-            last_error,
+            told,
         })
     }
 
-    /// Waits until a broker has answered, or returns the reason the client gave last.
-    pub(crate) fn reach(&self, within: Duration) -> Result<(), Option<String>> {
-        if self.client.client().fetch_cluster_id(within).is_some() {
-            return Ok(());
+    /// Waits until a broker has answered. Otherwise returns what the client said meanwhile: before
+    /// the time is up if a broker refuses this client and no other takes it.
+    pub(crate) fn reach(&self, within: Duration) -> Result<(), Told> {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let client = self.client.client();
+            if client.fetch_cluster_id(left.min(GLANCE)).is_some() {
+                return Ok(());
+            }
+            self.drain();
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_final() || left.is_zero() {
+                return Err(std::mem::take(&mut told));
+            }
         }
-        self.drain();
-        Err(self.last_error.lock().ok().and_then(|mut last| last.take()))
     }
 
     /// Asks a broker for a sign of life.
@@ -121,20 +134,19 @@ impl<T: Send + 'static> Drop for OffThread<T> {
     }
 }
 
-impl ClientContext for LastError {
+impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         client::log(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
-        if let Ok(mut last) = self.0.lock() {
-            *last = Some(reason.to_owned());
-        }
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.note(code_of(&error), reason);
     }
 }
 
-impl ConsumerContext for LastError {}
+impl ConsumerContext for Listener {}
 
 /// The number of a topic's partitions, or `None` if it does not exist. Waits for leaders to be
 /// chosen.

@@ -7,7 +7,9 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use crate::config::KafkaConfig;
+use crate::config::{GroupProtocol, KafkaConfig};
+use crate::writing::Format;
+use crate::{access, properties};
 
 /// As large as any broker allows in practice: the broker's own limit decides, and its answer
 /// says so.
@@ -21,6 +23,13 @@ pub(crate) const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
 /// keep everything waiting that long after the broker is back.
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// What the client and brokers take for the length of a transaction, unless they are set otherwise.
+const SHORTEST_TRANSACTION: Duration = Duration::from_secs(1);
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(15 * 60);
+
+/// How long the client waits for an answer: its own default.
+const REQUEST_ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A client that asks, and neither publishes nor joins a group.
 pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
     finish(grouped(base(config, client_id), config), config)
@@ -29,10 +38,13 @@ pub(crate) fn asking(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
 pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
     let mut client = base(config, client_id);
     client
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        // The partition of a key is that of the Java client.
-        .set("partitioner", "murmur2_random")
+        .set(
+            "enable.idempotence",
+            properties::allow_idempotence(config).to_string(),
+        )
+        .set("acks", config.acks.name())
+        .set("partitioner", config.partitioner.name())
+        .set("compression.codec", config.compression.name())
         .set("linger.ms", milliseconds(config.linger))
         .set("message.timeout.ms", milliseconds(config.delivery_deadline))
         .set("message.max.bytes", LARGEST_RECORD_BYTES.to_string())
@@ -51,7 +63,55 @@ pub(crate) fn publishing(config: &KafkaConfig, client_id: &Text) -> ClientConfig
     finish(client, config)
 }
 
-/// A member of a group, or one that only asks for a group's position.
+/// A member of a group, which keeps its place by the name of `instance`.
+pub(crate) fn member(
+    config: &KafkaConfig,
+    client_id: &Text,
+    group: &str,
+    instance: Option<&Text>,
+) -> ClientConfig {
+    let mut client = reading(config, client_id, group);
+    if let Some(instance) = instance
+        && properties::find(config, "group.instance.id").is_none()
+    {
+        client.set("group.instance.id", instance.as_str());
+    }
+    client
+}
+
+/// How a producer that publishes in transactions is made, and how it writes.
+#[derive(Debug)]
+pub(crate) struct Transactional {
+    pub(crate) client: ClientConfig,
+    pub(crate) format: Format,
+}
+
+/// A producer that publishes in transactions, under an id of its own.
+pub(crate) fn transactional(config: &KafkaConfig, client_id: &Text, id: &str) -> Transactional {
+    let mut client = publishing(config, client_id);
+    // A transaction takes no longer than a delivery may: brokers give up what lasts longer.
+    let lasts = config
+        .delivery_deadline
+        .clamp(SHORTEST_TRANSACTION, LONGEST_TRANSACTION);
+    for (name, value) in [
+        ("transaction.timeout.ms", lasts),
+        ("message.timeout.ms", config.delivery_deadline.min(lasts)),
+        // The client wants it shorter than a transaction.
+        ("socket.timeout.ms", REQUEST_ANSWERED_WITHIN.min(lasts / 2)),
+    ] {
+        if properties::find(config, name).is_none() {
+            client.set(name, milliseconds(value));
+        }
+    }
+    client.set("enable.idempotence", "true");
+    client.set("transactional.id", id);
+    Transactional {
+        client,
+        format: config.format,
+    }
+}
+
+/// A client that asks for a group's position.
 pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
     let mut client = base(config, client_id);
     client
@@ -60,6 +120,8 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
         .set("enable.auto.offset.store", "false")
         // Where a group has no position nobody has read: nothing is skipped.
         .set("auto.offset.reset", "earliest")
+        // What a transaction stores is seen when it is stored for good, and not if it is not.
+        .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", kibibytes(config.fetch_buffer))
         .set(
@@ -69,17 +131,28 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
     finish(grouped(client, config), config)
 }
 
+/// Keeps the marks of a group as the positions of another one, which it never joins.
+pub(crate) fn marking(config: &KafkaConfig, client_id: &Text, group: &str) -> ClientConfig {
+    let mut client = reading(config, client_id, &format!("{group}.marks"));
+    client.set_log_level(RDKafkaLogLevel::Emerg);
+    client
+}
+
 /// Whether brokers share out the partitions (KIP-848), not a member.
 pub(crate) fn is_broker_side(config: &KafkaConfig) -> bool {
-    let protocol = config.properties.get("group.protocol");
-    protocol.is_some_and(|protocol| protocol.as_str() == "consumer")
+    match properties::find(config, "group.protocol") {
+        Some(protocol) => protocol == "consumer",
+        None => config.group_protocol == GroupProtocol::Consumer,
+    }
 }
 
 /// How a consumer is a member. Also for one that never is: the client checks all settings
 /// against each other.
 fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    // The broker keeps these two to itself then, and the client refuses them.
-    if !is_broker_side(config) {
+    if is_broker_side(config) {
+        client.set("group.protocol", "consumer");
+    } else {
+        // The brokers keep these two to themselves otherwise, and the client refuses them.
         client
             .set("session.timeout.ms", milliseconds(config.session_timeout))
             .set("partition.assignment.strategy", "cooperative-sticky");
@@ -97,15 +170,14 @@ fn base(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
             milliseconds(LONGEST_RECONNECT_PAUSE),
         )
         .set_log_level(RDKafkaLogLevel::Info);
+    access::apply(&mut client, config);
     client
 }
 
 fn finish(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    for (name, value) in &config.properties {
-        client.set(name, value.as_str());
-        if name == "debug" {
-            client.set_log_level(RDKafkaLogLevel::Debug);
-        }
+    properties::apply(&mut client, config);
+    if properties::find(config, "debug").is_some() {
+        client.set_log_level(RDKafkaLogLevel::Debug);
     }
     client
 }

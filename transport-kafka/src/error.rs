@@ -243,6 +243,9 @@ fn advice_on(kind: ErrorKind, code: RDKafkaErrorCode) -> Option<&'static str> {
             C::OutOfOrderSequenceNumber | C::UnknownProducerId | C::Fatal | C::GaplessGuarantee,
             _,
         ) => "the order of sending was lost; the publisher goes on with a new session",
+        (C::FencedInstanceId | C::UnreleasedInstanceId, _) => {
+            "another member of the group has the same name, which `member` sets"
+        }
         (_, ErrorKind::TooLarge) => {
             "the broker's `message.max.bytes` or the topic's `max.message.bytes` sets the limit"
         }

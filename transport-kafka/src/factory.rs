@@ -25,6 +25,8 @@ impl TransportFactory for KafkaFactory {
 
     async fn connect(&self, config: TransportConfig) -> Result<DynTransport> {
         let settings: KafkaConfig = config.section.parse()?;
+        let invalid = |(key, why): (&str, String)| config.section.invalid(key, &why);
+        settings.validate().map_err(invalid)?;
         let transport = KafkaTransport::connect_as(config.name, config.service, settings).await?;
         Ok(DynTransport::new(transport))
     }

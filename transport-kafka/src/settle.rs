@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use polybus_core::transport::{AckToken, Settlement, Settler};
+use polybus_core::transport::{AckToken, Outgoing, Position, Settlement, Settler};
 use polybus_core::{ErrorKind, Result};
 
 use crate::error::Origin;
-use crate::subscriber::Shared;
+use crate::subscriber::{Probation, Shared, Steps};
 
 /// Settles what a [`KafkaSubscriber`](crate::KafkaSubscriber) delivered.
 ///
@@ -15,12 +15,24 @@ use crate::subscriber::Shared;
 #[derive(Debug, Clone)]
 pub struct KafkaSettler {
     shared: Arc<Shared>,
+    probation: Probation,
     origin: Origin,
+    steps: Option<Arc<Steps>>,
 }
 
 impl KafkaSettler {
-    pub(crate) fn new(shared: Arc<Shared>, origin: Origin) -> Self {
-        Self { shared, origin }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        probation: Probation,
+        origin: Origin,
+        steps: Option<Arc<Steps>>,
+    ) -> Self {
+        Self {
+            shared,
+            probation,
+            origin,
+            steps,
+        }
     }
 }
 
@@ -40,7 +52,30 @@ impl Settler for KafkaSettler {
         results.collect()
     }
 
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        match &self.steps {
+            Some(steps) => steps.settle(acks, batch).await,
+            None => {
+                let why = "the subscription is not `exactly_once`";
+                let kind = ErrorKind::Unsupported;
+                Err(self.origin.error("settle_together", kind, why))
+            }
+        }
+    }
+
     fn is_current(&self, token: AckToken) -> bool {
         self.shared.is_current(token)
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        if !self.shared.is_current(token) {
+            let why = "the delivery belongs to another member by now";
+            return Err(self.origin.error("begin", ErrorKind::Stale, why));
+        }
+        self.probation.begin(token).await
     }
 }

@@ -1,15 +1,18 @@
 use std::sync::Arc;
 
 use polybus_core::transport::{Capabilities, KeyOrder, Subscription, Transport};
-use polybus_core::{ErrorKind, Result, Text};
+use polybus_core::{Error, ErrorKind, Result, Text};
+use rdkafka::error::KafkaError;
 use tokio::task::spawn_blocking;
 
 use crate::admin::KafkaAdmin;
 use crate::asking::Asking;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::ids::Ids;
 use crate::publisher::KafkaPublisher;
 use crate::subscriber::KafkaSubscriber;
+use crate::{access, properties};
 
 /// A Kafka cluster.
 ///
@@ -29,6 +32,7 @@ pub struct KafkaTransport {
     client_id: Text,
     origin: Origin,
     asking: Arc<Asking>,
+    ids: Arc<Ids>,
 }
 
 impl KafkaTransport {
@@ -37,42 +41,55 @@ impl KafkaTransport {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for a setting that is wrong; [`ErrorKind::Connect`] if no broker
-    /// answers within `connect_deadline`, naming the addresses and the client's last reason.
+    /// answers within `connect_deadline`, naming the addresses and the client's last reason;
+    /// [`ErrorKind::Unauthorized`], at once, if the brokers refuse the login or TLS with this client,
+    /// or their certificate is not accepted.
     pub async fn connect(config: KafkaConfig) -> Result<Self> {
         Self::connect_as("kafka".into(), "polybus".into(), config).await
     }
 
     /// Reaches a cluster under a name, for a service.
     pub(crate) async fn connect_as(name: Text, service: Text, config: KafkaConfig) -> Result<Self> {
-        let origin = Origin::new(name, config.brokers());
-        config
-            .validate()
-            .map_err(|error| origin.error("connect", ErrorKind::Config, error.message()))?;
+        let origin = Origin::new(name.clone(), config.brokers());
+        config.validate().map_err(|(key, why)| {
+            origin.error("connect", ErrorKind::Config, format!("`{key}` {why}"))
+        })?;
+        properties::warn(&config, &name);
         let client_id = config.client_id.as_deref().map_or(service, Text::from);
         let config = Arc::new(config);
         let asking =
-            Asking::new(&config, &client_id).map_err(|error| origin.client("connect", error))?;
+            Asking::new(&config, &client_id).map_err(|error| not_made(&config, &origin, error))?;
         let asking = Arc::new(asking);
         let (asked, within) = (Arc::clone(&asking), config.connect_deadline);
         match spawn_blocking(move || asked.reach(within)).await {
             Ok(Ok(())) => Ok(Self {
+                ids: Arc::new(Ids::new(&config, &client_id)),
                 config,
                 client_id,
                 origin,
                 asking,
             }),
-            Ok(Err(reason)) => {
-                let message = format!("no broker answered within {within:?}");
-                let error = origin.error("connect", ErrorKind::Connect, message);
-                Err(match reason {
-                    Some(reason) => error.with_note(reason),
-                    None => error,
-                })
+            Ok(Err(told)) => {
+                let late = format!("no broker answered within {within:?}");
+                Err(told.into_error(&config, &origin, late))
             }
             Err(_) => {
                 Err(origin.error("connect", ErrorKind::Closed, "the runtime is shutting down"))
             }
         }
+    }
+}
+
+/// A client that can't be made, mostly because OpenSSL does not like a file.
+fn not_made(config: &KafkaConfig, origin: &Origin, error: KafkaError) -> Error {
+    let advice = match &error {
+        KafkaError::ClientCreation(why) => access::advice_on_files(config, why),
+        _ => None,
+    };
+    let error = origin.client("connect", error);
+    match advice {
+        Some(advice) => error.with_note(advice),
+        None => error,
     }
 }
 
@@ -88,11 +105,17 @@ impl Transport for KafkaTransport {
             .with_durable()
             .with_start_at_time()
             .with_discovery()
+            .with_transactions()
+            .with_exactly_once()
+            .with_begin()
+            .with_browse()
+            .with_purge()
             .with_reset()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {
-        KafkaPublisher::connect(&self.config, &self.client_id, self.origin.clone()).await
+        let (origin, ids) = (self.origin.clone(), Arc::clone(&self.ids));
+        KafkaPublisher::connect(&self.config, &self.client_id, origin, ids).await
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<KafkaSubscriber> {
@@ -101,6 +124,7 @@ impl Transport for KafkaTransport {
             &self.client_id,
             self.origin.clone(),
             subscription,
+            &self.ids,
         )
         .await
     }

@@ -333,7 +333,9 @@ async fn a_broker_that_refuses_says_so() {
             Effect::NotApplied,
         ),
     ] {
-        cluster.request_errors(RDKafkaApiKey::Produce, &[code]);
+        // What is too large is sent once more, alone.
+        let requests = if kind == ErrorKind::TooLarge { 2 } else { 1 };
+        cluster.request_errors(RDKafkaApiKey::Produce, &vec![code; requests]);
         let event = Event::builder("a").source("s").build().unwrap();
         let batch = [Outgoing::new(topic.clone(), event)];
         let outcome = publisher.publish(&batch).await.remove(0);

@@ -1,6 +1,7 @@
-use polybus_core::transport::{Admin, Lag, Start, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Topic};
 
+use crate::subscriber::delivery;
 use crate::transport::Client;
 
 /// Manages the topics of a broker in memory. Partitions and replication are ignored: every topic
@@ -71,6 +72,29 @@ impl Admin for MemoryAdmin {
     }
 
     async fn health(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        let from = after.first().map_or(0, |position| position.offset() + 1);
+        let mut found = Vec::new();
+        let state = self.client.broker.lock();
+        state.browse(topic.name(), from, |taken| {
+            found.push(delivery(&taken));
+            found.len() < max
+        });
+        Ok(found)
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        let Some(last) = through.first() else {
+            return Ok(());
+        };
+        let (broker, mut trimmed) = (&self.client.broker, Vec::new());
+        broker.change(|state, wakes| {
+            state.purge(topic.name(), last.offset() + 1, &mut trimmed, wakes);
+        });
+        broker.room_may_be_made();
         Ok(())
     }
 }

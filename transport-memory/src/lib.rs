@@ -8,6 +8,7 @@ mod factory;
 mod publisher;
 mod settle;
 mod subscriber;
+mod together;
 mod transport;
 
 pub use admin::MemoryAdmin;

@@ -7,6 +7,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{Measure, Progress};
+use crate::together::{Ended, together};
 use crate::transport::Client;
 
 /// Publishes to a broker in memory.
@@ -72,8 +73,7 @@ impl MemoryPublisher {
     }
 
     fn closed(&self, outgoing: &Outgoing) -> Outcome {
-        let error = Error::new(ErrorKind::Closed, "the publisher is closed");
-        Outcome::Rejected(self.context(error, outgoing))
+        Outcome::Rejected(self.context(closed(), outgoing))
     }
 
     fn context(&self, error: Error, outgoing: &Outgoing) -> Error {
@@ -103,6 +103,19 @@ impl Publisher for MemoryPublisher {
             .collect()
     }
 
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        const OPERATION: &str = "publish_together";
+        if self.closed.load(Ordering::Acquire) {
+            let error = closed().with_operation(OPERATION);
+            return Err(error.with_transport(self.client.name.clone()));
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        match together(&self.client, OPERATION, None, batch).await? {
+            Ended::Stored(positions) => Ok(positions),
+            Ended::Stale => unreachable!("nothing is acknowledged"),
+        }
+    }
+
     async fn flush(&self, deadline: Instant) -> Result<()> {
         let mut waiting = self.waiting.subscribe();
         let done = waiting.wait_for(|calls| *calls == 0);
@@ -121,6 +134,10 @@ impl Publisher for MemoryPublisher {
         self.closed.store(true, Ordering::Release);
         self.flush(deadline).await
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the publisher is closed")
 }
 
 /// Counts a call as waiting for as long as it lives, also when it is dropped.

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use polybus_core::transport::{AckToken, Settlement, Settler};
-use polybus_core::{Error, ErrorKind, Result};
+use polybus_core::transport::{AckToken, Outgoing, Position, Settlement, Settler};
+use polybus_core::{Error, ErrorKind, Result, Timestamp};
 
-use crate::broker::MemberId;
+use crate::broker::{Measure, MemberId, Progress};
+use crate::together::{Ended, together};
 use crate::transport::Client;
 
 /// Settles what one [`MemorySubscriber`](crate::MemorySubscriber) delivered. Clones are handles to
@@ -80,6 +81,43 @@ impl Settler for MemorySettler {
         results
             .map(|result| result.map_err(|_| self.membership.stale()))
             .collect()
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let Membership { client, member, .. } = &*self.membership;
+        let acks = Some((*member, acks));
+        match together(client, "settle_together", acks, batch).await? {
+            Ended::Stored(positions) => Ok(positions),
+            Ended::Stale => Err(self.membership.stale().with_operation("settle_together")),
+        }
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let Membership { client, member, .. } = &*self.membership;
+        let (broker, now) = (&client.broker, Timestamp::now());
+        // What is trimmed is freed after the lock is released.
+        let mut trimmed = Vec::new();
+        let forward = |item: &(AckToken, Outgoing)| {
+            let mut progress = Progress::Open(Measure::of(&item.1));
+            let forwarded = broker.change(|state, wakes| {
+                state.forward(*member, item, &mut progress, now, &mut trimmed, wakes)
+            });
+            match forwarded {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Error::new(ErrorKind::Full, "the topic is full")
+                    .with_operation("forward")
+                    .with_transport(client.name.clone())
+                    .with_topic(item.1.topic.name())),
+                Err(_) => Err(self.membership.stale()),
+            }
+        };
+        let results = batch.iter().map(forward).collect();
+        broker.room_may_be_made();
+        results
     }
 
     /// Takes no lock unless something was released before: it is asked for every event.

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use polybus_core::transport::{Delivery, Position, Subscriber, Subscription};
+use polybus_core::transport::{Content, Delivery, Position, Subscriber, Subscription};
 use polybus_core::{Error, ErrorKind, Result};
 use tokio::sync::Notify;
 use tokio::task::coop;
 use tokio::time::Instant;
 
 use crate::MemorySettler;
-use crate::broker::{Stored, Taken};
+use crate::broker::Taken;
 use crate::settle::Membership;
 use crate::transport::Client;
 
@@ -81,7 +81,8 @@ impl Drop for MemorySubscriber {
     }
 }
 
-fn delivery(taken: &Taken<'_>) -> Delivery {
+/// What was taken from a topic, as it is delivered.
+pub(crate) fn delivery(taken: &Taken<'_>) -> Delivery {
     let Taken {
         token,
         topic,
@@ -92,9 +93,9 @@ fn delivery(taken: &Taken<'_>) -> Delivery {
     let topic = topic.clone();
     let position = Position::new(0, offset);
     let delivery = match &record.content {
-        Stored::Event(event) => Delivery::new(token, topic, position, event.clone())
+        Content::Event(event) => Delivery::new(token, topic, position, event.clone())
             .with_headers(record.headers.clone()),
-        Stored::Raw(raw) => {
+        Content::Raw(raw) => {
             let error = Error::new(ErrorKind::Decode, "the record was published raw")
                 .with_operation("receive")
                 .with_topic(topic.name())

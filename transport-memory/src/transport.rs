@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{Capabilities, KeyOrder, Subscription, Transport};
 use polybus_core::{Event, Result, Text};
 
@@ -99,6 +100,12 @@ impl Transport for MemoryTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_transactions()
+            .with_exactly_once()
+            .with_forward()
+            .with_browse()
+            .with_purge()
+            .with_idempotency()
             .with_reset()
     }
 
@@ -112,5 +119,9 @@ impl Transport for MemoryTransport {
 
     fn admin(&self) -> MemoryAdmin {
         MemoryAdmin::new(self.client.clone())
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Some(self.client.broker.idempotency())
     }
 }

@@ -1,15 +1,16 @@
+mod browse;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::event::EventId;
-use polybus_core::transport::{Admin, Lag, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Topic};
 use tokio::time::Instant;
 
-use crate::client::{Cmd, Pipeline, Value};
+use crate::client::{Cmd, Value};
 use crate::connection::Link;
-use crate::error::Failure;
 use crate::{reply, scripts};
 
 /// Manages streams: a stream is a topic of one partition.
@@ -29,11 +30,14 @@ impl RedisAdmin {
 
     async fn call(
         &self,
+        stream: &str,
         command: &Cmd,
         operation: &'static str,
         deadline: Instant,
     ) -> Result<Value> {
-        self.link.call(command, operation, deadline).await
+        self.link
+            .call_of(stream, command, operation, deadline)
+            .await
     }
 
     fn deadline(&self) -> Instant {
@@ -53,7 +57,7 @@ impl RedisAdmin {
     ) -> Result<bool> {
         let mut command = Cmd::new();
         command.arg("TYPE").arg(stream);
-        let kind = self.call(&command, operation, deadline).await?;
+        let kind = self.call(stream, &command, operation, deadline).await?;
         match reply::text(&kind).as_deref() {
             Some("none") => Ok(false),
             Some("stream") => Ok(true),
@@ -75,44 +79,15 @@ impl RedisAdmin {
     /// Makes an empty stream: by a group that is removed in the same step.
     async fn create(&self, stream: &str, deadline: Instant) -> Result<()> {
         let group = format!("polybus-create-{}", EventId::generate());
-        let mut pipeline = Pipeline::with_capacity(4);
-        pipeline.cmd("MULTI");
-        let create = pipeline.cmd("XGROUP");
-        create
-            .arg("CREATE")
-            .arg(stream)
-            .arg(&group)
-            .arg("$")
-            .arg("MKSTREAM");
-        pipeline
-            .cmd("XGROUP")
-            .arg("DESTROY")
-            .arg(stream)
-            .arg(&group);
-        pipeline.cmd("EXEC");
-        let connection = self.link.connection(deadline).await?;
-        let origin = self.link.client().origin();
-        let failed = |failure| origin.error(failure, "create topic").with_topic(stream);
-        let replies = connection
-            .pipeline(&pipeline, deadline)
-            .await
-            .map_err(failed)?;
-        let executed = replies.iter().flat_map(|reply| match reply {
-            Value::Array(replies) => replies.as_slice(),
-            reply => std::slice::from_ref(reply),
-        });
-        for reply in executed {
-            if let Value::ServerError(error) = reply {
-                return Err(failed(Failure::Server(error.clone())));
-            }
-        }
-        Ok(())
+        let command = scripts::call(scripts::CREATE, stream, &[&group]);
+        let created = self.call(stream, &command, "create topic", deadline).await;
+        created.map(drop).map_err(|error| error.with_topic(stream))
     }
 
     async fn lag_of(&self, group: &str, stream: &str, deadline: Instant) -> Result<Lag> {
         let mut command = Cmd::new();
         command.arg("XINFO").arg("GROUPS").arg(stream);
-        let groups = self.call(&command, "lag", deadline).await?;
+        let groups = self.call(stream, &command, "lag", deadline).await?;
         let groups = reply::array(groups).ok_or_else(|| self.malformed("lag"))?;
         let named = |info: &&Value| {
             reply::field(info, "name").and_then(reply::bytes) == Some(group.as_bytes())
@@ -139,7 +114,7 @@ impl RedisAdmin {
     async fn count(&self, stream: &str, operation: &'static str, deadline: Instant) -> Result<u64> {
         let mut command = Cmd::new();
         command.arg("XLEN").arg(stream);
-        let count = self.call(&command, operation, deadline).await?;
+        let count = self.call(stream, &command, operation, deadline).await?;
         reply::number(&count).ok_or_else(|| self.malformed(operation))
     }
 
@@ -147,7 +122,7 @@ impl RedisAdmin {
         let mut total = 0;
         loop {
             let command = scripts::call(scripts::COUNT_AFTER, stream, &[&last]);
-            let page = self.call(&command, "lag", deadline).await?;
+            let page = self.call(stream, &command, "lag", deadline).await?;
             let page = reply::array(page).and_then(|page| <[Value; 2]>::try_from(page).ok());
             let [count, id] = page.ok_or_else(|| self.malformed("lag"))?;
             let count = reply::number(&count).ok_or_else(|| self.malformed("lag"))?;
@@ -200,9 +175,22 @@ impl Admin for RedisAdmin {
     async fn health(&self) -> Result<()> {
         let mut command = Cmd::new();
         command.arg("PING");
-        self.call(&command, "health", self.deadline())
-            .await
-            .map(drop)
+        let deadline = self.deadline();
+        let origin = self.link.client().origin();
+        let servers = self.link.everywhere(deadline).await;
+        for server in servers.map_err(|error| error.with_operation("health"))? {
+            let answer = server.call(&command, deadline).await;
+            answer.map_err(|failure| origin.error(failure, "health"))?;
+        }
+        Ok(())
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        self.read(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.delete(topic, through).await
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Cmd, Pipeline, Value};
-use crate::connection::Connection;
+use crate::client::{Cmd, Value};
 use crate::member::{Arrival, Member};
-use crate::reader::attempt;
 use crate::reply::{self, Entry};
 use crate::scripts;
 
@@ -47,21 +46,34 @@ fn cleaning_interval(member: &Member) -> Duration {
         .min(Duration::from_secs(60))
 }
 
+/// Walks over all streams. A server that fails keeps none of the others from being looked at.
 async fn walk_all(member: &Member, clean: bool) -> Result<()> {
-    for (source, stream) in (0..).zip(member.streams().iter()) {
+    let servers = member.streams_by_server();
+    let mut walks = Vec::with_capacity(servers.len());
+    for streams in &servers {
+        walks.push(walk_streams(member, streams, clean));
+    }
+    join_all(walks).await.into_iter().collect()
+}
+
+async fn walk_streams(member: &Member, streams: &[(u32, Topic)], clean: bool) -> Result<()> {
+    for (source, stream) in streams {
         let mut cursor = "0-0".to_owned();
         loop {
             tokio::select! {
                 biased;
                 () = member.stop.cancelled() => return Ok(()),
-                () = member.inbox.room() => {}
+                () = member.room() => {}
             }
-            let connection = tokio::select! {
+            // Before the step: while it waits for a server, nobody else may claim.
+            tokio::select! {
                 biased;
                 () = member.stop.cancelled() => return Ok(()),
-                connection = member.link.connection(member.deadline()) => connection?,
-            };
-            cursor = step(member, &connection, source, stream, &cursor).await?;
+                reached = member.link.connection_of(stream.name(), member.deadline()) => {
+                    reached?;
+                }
+            }
+            cursor = step(member, *source, stream, &cursor).await?;
             if cursor == "0-0" {
                 break;
             }
@@ -74,13 +86,7 @@ async fn walk_all(member: &Member, clean: bool) -> Result<()> {
 }
 
 /// One step of a walk. Returns where the next one starts; `0-0` is the end.
-async fn step(
-    member: &Member,
-    connection: &Connection,
-    source: u32,
-    stream: &Topic,
-    cursor: &str,
-) -> Result<String> {
+async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Result<String> {
     let _claiming = member.claiming.lock().await;
     let mut command = Cmd::new();
     command
@@ -93,10 +99,11 @@ async fn step(
         .arg("COUNT")
         .arg(PAGE);
     let sent = Instant::now();
-    let reply = match connection.call(&command, member.deadline()).await {
+    let deadline = member.deadline();
+    let reply = match member.link.ask(stream.name(), &command, deadline).await? {
         Ok(reply) => reply,
         Err(failure) if failure.has_code("NOGROUP") => {
-            member.heal(connection).await?;
+            member.heal(stream).await?;
             return Ok("0-0".to_owned());
         }
         Err(failure) => return Err(member.error(failure, "claim").with_topic(stream.name())),
@@ -104,10 +111,10 @@ async fn step(
     let (next, entries, deleted) = read(reply).ok_or_else(|| member.malformed("claim"))?;
     member.count_lost(stream, deleted);
     if !entries.is_empty() {
-        let attempts = attempts(member, connection, stream, &entries).await;
+        let attempts = attempts(member, stream, &entries).await;
         let arrivals = entries.into_iter().zip(attempts);
         let arrivals = arrivals
-            .map(|(entry, attempt)| Arrival { entry, attempt })
+            .map(|(entry, count)| Arrival::of(entry, Some(count)))
             .collect();
         member.deliver(source, arrivals, sent);
     }
@@ -129,30 +136,27 @@ fn read(reply: Value) -> Option<(String, Vec<Entry>, usize)> {
 
 /// How many times each entry has been delivered, this time included. What can't be found out
 /// was delivered twice at least.
-async fn attempts(
-    member: &Member,
-    connection: &Connection,
-    stream: &Topic,
-    entries: &[Entry],
-) -> Vec<u32> {
-    let mut pipeline = Pipeline::with_capacity(entries.len());
-    for entry in entries {
-        let command = pipeline.cmd("XPENDING");
-        command.arg(stream.name()).arg(member.group.as_str());
+async fn attempts(member: &Member, stream: &Topic, entries: &[Entry]) -> Vec<u64> {
+    let question = |entry: &Entry| {
+        let mut command = Cmd::new();
+        command.arg("XPENDING").arg(stream.name());
         let id = entry.id.to_string();
-        command.arg(&id).arg(&id).arg(1);
-    }
-    let replies = connection.pipeline(&pipeline, member.deadline()).await;
-    let mut replies = replies.unwrap_or_default().into_iter();
+        command.arg(member.group.as_str()).arg(&id).arg(&id).arg(1);
+        (stream.clone(), command)
+    };
+    let questions = entries.iter().map(question).collect();
+    let deadline = member.deadline();
+    let replies = member.link.pipeline_of(questions, "claim", deadline).await;
+    let mut replies = replies.into_iter();
     let count = |reply: Value| {
         // `[[id, member, idle, count]]`
         let pending = reply::array(reply)?.into_iter().next()?;
         reply::number(reply::array(pending)?.get(3)?)
     };
-    let counted = |_| replies.next().and_then(count).unwrap_or(2);
+    let counted = |_| replies.next()?.ok().and_then(count);
     (0..entries.len())
         .map(counted)
-        .map(|count| attempt(Some(count)))
+        .map(|count| count.unwrap_or(2))
         .collect()
 }
 
@@ -163,7 +167,11 @@ async fn remove_stale_members(member: &Member, stream: &Topic) -> Result<()> {
         stream.name(),
         &[&member.group, &member.name, &after],
     );
-    let removed = member.link.call(&command, "claim", member.deadline()).await;
+    let name = stream.name();
+    let removed = member
+        .link
+        .call_of(name, &command, "claim", member.deadline())
+        .await;
     let removed = removed.map_err(|error| error.with_topic(stream.name()))?;
     match reply::number(&removed) {
         Some(count) if count > 0 => {

@@ -1,5 +1,5 @@
-//! The Redis client: the crate `redis` is used here, in `connection.rs` and in `error.rs`, and
-//! nowhere else.
+//! The Redis client: the crate `redis` is used here, in `connection.rs`, `wire.rs` and
+//! `error.rs`, and nowhere else.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,14 +11,16 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConn
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::cluster::{Cluster, Node};
 use crate::config::{RedisConfig, TLS_SCHEME};
 use crate::connection::Connection;
 use crate::error::{Failure, Origin};
 use crate::reply;
 use crate::sentinels::Sentinels;
 use crate::tls::{self, Tls};
+use crate::wire::{Socket, Wire};
 
-pub(crate) use redis::{Cmd, Pipeline, Value};
+pub(crate) use redis::{Arg, Cmd, Pipeline, Value};
 
 /// The oldest server that has what is used here: XAUTOCLAIM that reports deleted entries, the
 /// lag in XINFO GROUPS.
@@ -46,6 +48,8 @@ enum Address {
     Unix(std::path::PathBuf),
     /// Where the sentinels say.
     Sentinels(Arc<Sentinels>),
+    /// Any node of it.
+    Cluster(Arc<Cluster>),
 }
 
 /// What is expected of who answers.
@@ -55,12 +59,17 @@ enum Peer {
     /// A server that takes writes.
     Primary,
     Sentinel,
+    /// A node of a cluster.
+    Node,
 }
 
 impl Client {
     /// Reads the config's URLs and certificates. Does not connect.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
         let tls = config.uses_tls().then(|| Tls::new(config)).transpose()?;
+        if !config.nodes.is_empty() {
+            return Self::of_nodes(config, tls);
+        }
         let Some(master) = &config.master else {
             let mut client = Self::of_url(config, "url", &config.url, tls)?;
             client.login = login(config, &client.login)?;
@@ -73,18 +82,53 @@ impl Client {
         };
         let sentinels: Result<Vec<_>> = config.sentinels.iter().map(sentinel).collect();
         let sentinels = Sentinels::new(sentinels?, master.clone());
-        let origin = Arc::new(Origin {
-            transport: config.name.clone(),
-            address: sentinels.to_string(),
-        });
+        let shown = sentinels.to_string();
+        let address = Address::Sentinels(Arc::new(sentinels));
+        Self::of_several(config, address, Peer::Primary, shown, tls)
+    }
+
+    fn of_nodes(config: &RedisConfig, tls: Option<Tls>) -> Result<Self> {
+        let node = |url: &String| -> Result<Node> {
+            let client = Self::of_url(config, "nodes", url, None)?;
+            let login = &client.login;
+            let has_login = login.username().is_some() || login.password().is_some();
+            match client.address {
+                Address::Tcp(host, port) if !has_login && login.db() == 0 => Ok(Node {
+                    host: host.into(),
+                    port,
+                }),
+                _ => Err(config
+                    .wrong("nodes", "must be `redis://host:port` each")
+                    .with_note(
+                        "the login stands in `user` and `password`, and a cluster has no databases",
+                    )),
+            }
+        };
+        let nodes: Result<Vec<_>> = config.nodes.iter().map(node).collect();
+        let cluster = Cluster::new(nodes?);
+        let shown = cluster.to_string();
+        let address = Address::Cluster(Arc::new(cluster));
+        Self::of_several(config, address, Peer::Node, shown, tls)
+    }
+
+    fn of_several(
+        config: &RedisConfig,
+        address: Address,
+        peer: Peer,
+        shown: String,
+        tls: Option<Tls>,
+    ) -> Result<Self> {
         Ok(Self {
-            address: Address::Sentinels(Arc::new(sentinels)),
-            peer: Peer::Primary,
+            address,
+            peer,
             login: login(config, &RedisConnectionInfo::default())?,
             tls,
             name: client_name(&config.service),
             connect_deadline: config.connect_deadline,
-            origin,
+            origin: Arc::new(Origin {
+                transport: config.name.clone(),
+                address: shown,
+            }),
         })
     }
 
@@ -135,6 +179,22 @@ impl Client {
         }
     }
 
+    /// The cluster, if it is one.
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match &self.address {
+            Address::Cluster(cluster) => Some(cluster),
+            _ => None,
+        }
+    }
+
+    /// The server's host, where it is known.
+    pub(crate) fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp(host, _) => host,
+            _ => "",
+        }
+    }
+
     /// Where errors come from.
     pub(crate) fn origin(&self) -> &Arc<Origin> {
         &self.origin
@@ -164,44 +224,91 @@ impl Client {
     async fn open_unbounded(&self) -> Result<Connection> {
         match &self.address {
             Address::Sentinels(sentinels) => sentinels.open_primary(self).await,
+            Address::Cluster(cluster) => cluster.open_any(self).await,
             _ => self.open_directly().await,
         }
     }
 
     /// Makes one attempt at an address that is known, without a deadline.
     pub(crate) async fn open_directly(&self) -> Result<Connection> {
+        let socket = self.socket().await?;
+        self.enter(socket)
+            .await
+            .map_err(|error| self.at_login(error))
+    }
+
+    /// A connection for reading alone to a server that one like [`open`](Self::open) was made to.
+    pub(crate) async fn open_wire(&self, deadline: Instant) -> Result<Wire> {
+        let deadline = deadline.min(Instant::now() + self.connect_deadline());
+        let socket = timeout_at(deadline, self.socket()).await;
+        let socket = socket.map_err(|_| self.origin.unreachable("it did not answer in time"))?;
+        let mut wire = Wire::new(socket?);
+        for command in self.login_commands() {
+            let entered = wire.call(&command, deadline).await;
+            entered.map_err(|failure| {
+                let error = self.origin.error(failure, "connect");
+                self.at_login(error.with_effect(Effect::NotApplied))
+            })?;
+        }
+        Ok(wire)
+    }
+
+    /// What the client library sends by itself.
+    fn login_commands(&self) -> Vec<Cmd> {
+        let mut commands = Vec::new();
+        if let Some(password) = self.login.password() {
+            let mut command = Cmd::new();
+            command.arg("AUTH").arg(self.login.username()).arg(password);
+            commands.push(command);
+        }
+        if self.login.db() != 0 {
+            let mut command = Cmd::new();
+            command.arg("SELECT").arg(self.login.db());
+            commands.push(command);
+        }
+        let mut command = Cmd::new();
+        command.arg("CLIENT").arg("SETNAME").arg(self.name.as_str());
+        commands.push(command);
+        commands
+    }
+
+    async fn socket(&self) -> Result<Box<dyn Socket>> {
         match &self.address {
-            Address::Tcp(host, port) => self.open_tcp(host, *port).await,
+            Address::Tcp(host, port) => self.tcp_socket(host, *port).await,
             #[cfg(unix)]
             Address::Unix(path) => {
                 let socket = tokio::net::UnixStream::connect(path).await;
-                self.enter(socket.map_err(|error| self.failed_to_connect(error))?)
-                    .await
+                Ok(Box::new(
+                    socket.map_err(|error| self.failed_to_connect(error))?,
+                ))
             }
-            Address::Sentinels(_) => Err(self.origin.unreachable("its address is not known")),
+            Address::Sentinels(_) | Address::Cluster(_) => {
+                Err(self.origin.unreachable("its address is not known"))
+            }
         }
     }
 
-    async fn open_tcp(&self, host: &str, port: u16) -> Result<Connection> {
+    async fn tcp_socket(&self, host: &str, port: u16) -> Result<Box<dyn Socket>> {
         let socket = TcpStream::connect((host, port)).await;
         let socket = socket.map_err(|error| self.failed_to_connect(error))?;
         // Without it a small command waits for the acknowledgement of the one before.
         socket
             .set_nodelay(true)
             .map_err(|error| self.failed_to_connect(error))?;
+        Ok(match &self.tls {
+            None => Box::new(socket),
+            Some(tls) => Box::new(tls.encrypt(host, socket, &self.origin).await?),
+        })
+    }
+
+    fn at_login(&self, error: Error) -> Error {
         match &self.tls {
-            None => self.enter(socket).await,
-            Some(tls) => {
-                let socket = tls.encrypt(host, socket, &self.origin).await?;
-                self.enter(socket).await.map_err(tls::ended_at_login)
-            }
+            Some(_) => tls::ended_at_login(error),
+            None => error,
         }
     }
 
-    async fn enter<S>(&self, socket: S) -> Result<Connection>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn enter(&self, socket: Box<dyn Socket>) -> Result<Connection> {
         let connection = self.log_in(socket).await?;
         if self.peer == Peer::Sentinel {
             return Ok(connection);
@@ -212,10 +319,7 @@ impl Client {
         Ok(connection)
     }
 
-    async fn log_in<S>(&self, socket: S) -> Result<Connection>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn log_in(&self, socket: Box<dyn Socket>) -> Result<Connection> {
         // No time limit of the client's own: it would end reads that block. Every caller sets one.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -229,7 +333,11 @@ impl Client {
                         .error(Failure::Lost(error), "connect")
                         .with_effect(Effect::NotApplied)
                 })?;
-        Ok(Connection::new(connection, tokio::spawn(driver)))
+        Ok(Connection::new(
+            connection,
+            tokio::spawn(driver),
+            self.clone(),
+        ))
     }
 
     /// Checks that the server is one we can use and serves. `PING` is refused while the server
@@ -243,6 +351,7 @@ impl Client {
         let hello = connection.call(&command, deadline).await.map_err(failed)?;
         self.check_version(&hello)?;
         self.check_role(&hello)?;
+        self.check_mode(&hello)?;
         let mut pipeline = Pipeline::with_capacity(2);
         let name = self.name.as_str();
         pipeline.cmd("CLIENT").arg("SETNAME").arg(name);
@@ -264,6 +373,25 @@ impl Client {
             return Err(self.origin.unreachable(why));
         }
         Ok(())
+    }
+
+    /// One node of a cluster refuses what belongs to the others.
+    fn check_mode(&self, hello: &Value) -> Result<()> {
+        let mode = reply::field(hello, "mode").and_then(reply::text);
+        let (why, note) = match (mode.as_deref() == Some("cluster"), self.peer) {
+            (true, Peer::Server | Peer::Primary) => (
+                "is a node of a Redis Cluster",
+                "name the cluster's nodes in `nodes`, in place of `url`",
+            ),
+            (false, Peer::Node) => (
+                "is no node of a Redis Cluster",
+                "name a single server in `url`, in place of `nodes`",
+            ),
+            _ => return Ok(()),
+        };
+        let message = format!("the server at {} {why}", self.origin.address);
+        let error = self.origin.plain(ErrorKind::Unsupported, message);
+        Err(error.with_operation("connect").with_note(note))
     }
 
     fn check_version(&self, hello: &Value) -> Result<()> {

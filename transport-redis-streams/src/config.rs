@@ -33,7 +33,7 @@ pub(crate) const TLS_SCHEME: &str = "rediss://";
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Where the server is: `redis://[user][:password@]host[:port][/database]`, or `rediss://` for
-    /// TLS. Required, unless there are `sentinels`. The port is 6379 and the database 0 unless
+    /// TLS. Required, unless there are `sentinels` or `nodes`. The port is 6379 and the database 0 unless
     /// given.
     #[serde(default)]
     pub url: String,
@@ -47,6 +47,11 @@ pub struct RedisConfig {
     /// What the sentinels call the server. Required with `sentinels`. Default: none.
     #[serde(default)]
     pub master: Option<Text>,
+    /// Nodes of a Redis Cluster, in place of `url`: each as `redis://host:port`, or all as `rediss://`.
+    /// One that answers is enough to find the others. The login, the same for all, stands in `user`
+    /// and `password`. Default: none.
+    #[serde(default)]
+    pub nodes: Vec<String>,
     /// The user of the server's ACL, where the URL names none. Needs `password`. Default: that of
     /// the URL, or the server's user `default`.
     #[serde(default)]
@@ -97,6 +102,12 @@ pub struct RedisConfig {
     /// `read_ahead` does. A number, or text as `"32MiB"`. At least 1. Default: 32 MiB.
     #[serde(default = "read_ahead_bytes", deserialize_with = "fields::size")]
     pub read_ahead_bytes: usize,
+    /// How many entries one member may have in hand: those that wait in memory and those that were
+    /// given to the application and are not settled. At the bound the server is not read any more and
+    /// nothing is taken over, until something is settled; one page of 100 that is taken over
+    /// may pass it, and on a cluster a read of each slot. At least 1. Default: 100,000.
+    #[serde(default = "max_pending")]
+    pub max_pending: usize,
     /// How often a member looks for entries that dead members left, in walks over all pending
     /// entries of the group. Never rarer than half of
     /// [`takeover_after`](polybus_core::transport::Subscription::takeover_after). Default: 5 s.
@@ -145,6 +156,7 @@ impl RedisConfig {
             url: url.into(),
             sentinels: Vec::new(),
             master: None,
+            nodes: Vec::new(),
             user: None,
             password: None,
             ca_file: None,
@@ -157,6 +169,7 @@ impl RedisConfig {
             count: count(),
             read_ahead: read_ahead(),
             read_ahead_bytes: read_ahead_bytes(),
+            max_pending: max_pending(),
             claim_interval: claim_interval(),
             discovery_interval: None,
             remove_members_after: remove_members_after(),
@@ -176,6 +189,13 @@ impl RedisConfig {
         let mut config = Self::new("");
         config.sentinels = sentinels.into_iter().map(Into::into).collect();
         config.master = Some(master.into());
+        config
+    }
+
+    /// The defaults, for a Redis Cluster, of which some nodes are named.
+    pub fn with_nodes<S: Into<String>>(nodes: impl IntoIterator<Item = S>) -> Self {
+        let mut config = Self::new("");
+        config.nodes = nodes.into_iter().map(Into::into).collect();
         config
     }
 
@@ -207,6 +227,7 @@ impl RedisConfig {
         for (key, number) in [
             ("read_ahead", self.read_ahead),
             ("read_ahead_bytes", self.read_ahead_bytes),
+            ("max_pending", self.max_pending),
         ] {
             if number == 0 {
                 return Err((key, "must be at least 1"));
@@ -225,28 +246,29 @@ impl RedisConfig {
 
     fn validate_place(&self) -> Result<(), (&'static str, &'static str)> {
         let over_tls = |url: &String| url.starts_with(TLS_SCHEME);
-        match (self.sentinels.is_empty(), self.url.is_empty()) {
-            (true, true) => return Err(("url", "is missing; or name `sentinels`")),
-            (true, false) if self.master.is_some() => {
-                return Err(("master", "needs `sentinels`"));
+        let mixed = |urls: &[String]| urls.iter().any(over_tls) && !urls.iter().all(over_tls);
+        const MIXED: &str = "must be reached over TLS all or none: `rediss://` or `redis://`";
+        let by_sentinels = !self.sentinels.is_empty();
+        if self.master.is_some() && !by_sentinels {
+            return Err(("master", "needs `sentinels`"));
+        }
+        match (by_sentinels, self.nodes.is_empty(), self.url.is_empty()) {
+            (false, true, true) => Err(("url", "is missing; or name `sentinels`, or `nodes`")),
+            (false, true, false) => Ok(()),
+            (true, _, false) => Err(("sentinels", "and `url` exclude each other")),
+            (true, false, true) => Err(("sentinels", "and `nodes` exclude each other")),
+            (false, false, false) => Err(("nodes", "and `url` exclude each other")),
+            (false, false, true) if mixed(&self.nodes) => Err(("nodes", MIXED)),
+            (false, false, true) => Ok(()),
+            (true, true, true) if self.master.as_ref().is_none_or(Text::is_empty) => {
+                Err(("sentinels", "needs `master`, the name of what they watch"))
             }
-            (true, false) => return Ok(()),
-            (false, false) => return Err(("sentinels", "and `url` exclude each other")),
-            (false, true) => {}
+            (true, true, true) if mixed(&self.sentinels) => Err(("sentinels", MIXED)),
+            (true, true, true) if !self.sentinels.iter().all(|url| has_port(url)) => {
+                Err(("sentinels", "must be `redis://host:port` each"))
+            }
+            (true, true, true) => Ok(()),
         }
-        if self.master.as_ref().is_none_or(Text::is_empty) {
-            return Err(("sentinels", "needs `master`, the name of what they watch"));
-        }
-        if self.sentinels.iter().any(over_tls) && !self.sentinels.iter().all(over_tls) {
-            return Err((
-                "sentinels",
-                "must be reached over TLS all or none: `rediss://` or `redis://`",
-            ));
-        }
-        if !self.sentinels.iter().all(|url| has_port(url)) {
-            return Err(("sentinels", "must be `redis://host:port` each"));
-        }
-        Ok(())
     }
 
     fn validate_access(&self) -> Result<(), (&'static str, &'static str)> {
@@ -270,9 +292,10 @@ impl RedisConfig {
         Ok(())
     }
 
-    /// Whether the URL, or that of the sentinels, asks for TLS.
+    /// Whether the URL, or that of the sentinels or nodes, asks for TLS.
     pub(crate) fn uses_tls(&self) -> bool {
-        let url = self.sentinels.first().unwrap_or(&self.url);
+        let several = self.sentinels.first().or(self.nodes.first());
+        let url = several.unwrap_or(&self.url);
         url.starts_with(TLS_SCHEME)
     }
 
@@ -286,11 +309,14 @@ impl RedisConfig {
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentinels: Vec<String> = self.sentinels.iter().map(|it| without_login(it)).collect();
+        let shown = |urls: &[String]| -> Vec<String> {
+            urls.iter().map(|url| without_login(url)).collect()
+        };
         f.debug_struct("RedisConfig")
             .field("url", &without_login(&self.url))
-            .field("sentinels", &sentinels)
+            .field("sentinels", &shown(&self.sentinels))
             .field("master", &self.master)
+            .field("nodes", &shown(&self.nodes))
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "<hidden>"))
             .field("ca_file", &self.ca_file)
@@ -303,6 +329,7 @@ impl fmt::Debug for RedisConfig {
             .field("count", &self.count)
             .field("read_ahead", &self.read_ahead)
             .field("read_ahead_bytes", &self.read_ahead_bytes)
+            .field("max_pending", &self.max_pending)
             .field("claim_interval", &self.claim_interval)
             .field("discovery_interval", &self.discovery_interval)
             .field("remove_members_after", &self.remove_members_after)
@@ -368,6 +395,11 @@ fn read_ahead_bytes() -> usize {
     32 * 1024 * 1024
 }
 
+/// More than handlers work on at once, and little enough memory.
+fn max_pending() -> usize {
+    100_000
+}
+
 fn claim_interval() -> Duration {
     Duration::from_secs(5)
 }
@@ -421,9 +453,17 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_shown_without_a_login_that_does_not_belong_there() {
+        let config = RedisConfig::with_nodes(["rediss://:secret@a:1", "rediss://b"]);
+        config.validate().unwrap();
+        assert!(config.uses_tls());
+        let text = format!("{config:?}");
+        assert!(text.contains("//b") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
     fn what_can_not_work_is_refused_by_its_key() {
-        type Change = fn(&mut RedisConfig);
-        let changes: [(&str, Change); 20] = [
+        let changes: [(&str, Change); 21] = [
             ("delivery_deadline", |config| {
                 config.delivery_deadline = Duration::MAX;
             }),
@@ -437,6 +477,7 @@ mod tests {
             ("count", |config| config.count = 0),
             ("count", |config| config.count = 100_001),
             ("read_ahead", |config| config.read_ahead = 0),
+            ("max_pending", |config| config.max_pending = 0),
             ("member", |config| config.member = Some(Text::default())),
             ("url", |config| config.url = String::new()),
             ("master", |config| config.master = Some("bus".into())),
@@ -464,11 +505,37 @@ mod tests {
             ("key_file", |config| config.key_file = Some("key".into())),
             ("trim", |config| config.trim = Some(Trim::MaxLen(0))),
         ];
+        check_refused(&changes);
+    }
+
+    #[test]
+    fn nodes_exclude_other_places() {
+        check_refused(&[
+            ("nodes", |config| {
+                config.nodes = vec!["redis://a".to_owned()];
+            }),
+            ("nodes", |config| {
+                *config = RedisConfig::with_nodes(["redis://a:1", "rediss://b:1"]);
+            }),
+            ("sentinels", |config| {
+                *config = RedisConfig::with_sentinels(["redis://a:1"], "bus");
+                config.nodes = vec!["redis://a:1".to_owned()];
+            }),
+            ("master", |config| {
+                *config = RedisConfig::with_nodes(["redis://a:1"]);
+                config.master = Some("bus".into());
+            }),
+        ]);
+    }
+
+    type Change = fn(&mut RedisConfig);
+
+    fn check_refused(changes: &[(&str, Change)]) {
         for (key, change) in changes {
             let mut config = RedisConfig::new("redis://localhost");
             config.validate().unwrap();
             change(&mut config);
-            assert_eq!(config.validate().unwrap_err().0, key);
+            assert_eq!(config.validate().unwrap_err().0, *key);
         }
     }
 }

@@ -7,7 +7,7 @@ use polybus_core::envelope::{headers, json};
 use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result};
 
-use crate::client::{Cmd, Value};
+use crate::client::Cmd;
 use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
@@ -32,27 +32,35 @@ pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u
     command.arg("XADD").arg(outgoing.topic.name());
     writing.append_trim(&mut command);
     command.arg("*");
+    append_fields(outgoing, writing.format, scratch, &mut command);
+    command
+}
+
+/// The names and values of the fields of what is to be stored.
+pub(crate) fn append_fields(
+    outgoing: &Outgoing,
+    format: Format,
+    scratch: &mut Vec<u8>,
+    command: &mut Cmd,
+) {
     match &outgoing.content {
-        Content::Event(event) if writing.format == Format::Plain => {
-            append_plain(event, &mut command);
-        }
+        Content::Event(event) if format == Format::Plain => append_plain(event, command),
         Content::Event(event) => {
-            if writing.format == Format::Fields && !reads_as_structured(event) {
-                append_attributes(event, &mut command);
+            if format == Format::Fields && !reads_as_structured(event) {
+                append_attributes(event, command);
             } else {
-                append_json(event, scratch, &mut command);
+                append_json(event, scratch, command);
             }
             if let Some(data) = event.data() {
                 command.arg(DATA).arg(&data[..]);
             }
             for (name, value) in outgoing.headers.iter() {
                 let prefix = value.map_or(NULL_HEADER, |_| HEADER);
-                append_field(&mut command, &[prefix, name].concat(), value);
+                append_field(command, &[prefix, name].concat(), value);
             }
         }
-        Content::Raw(record) => append_record(record, &outgoing.headers, &mut command),
+        Content::Raw(record) => append_record(record, &outgoing.headers, command),
     }
-    command
 }
 
 fn append_json(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {
@@ -119,7 +127,7 @@ pub(crate) struct Read {
 }
 
 /// Reads the fields of an entry, whatever of the formats they have.
-pub(crate) fn read(fields: Vec<Value>) -> Read {
+pub(crate) fn read<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Read {
     let entry = Fields::split(fields);
     let size = entry.size;
     let (content, headers) = match entry.event() {
@@ -134,34 +142,31 @@ pub(crate) fn read(fields: Vec<Value>) -> Read {
 }
 
 /// The fields of an entry.
+///
+/// What becomes part of the event is copied: it must not hold on to all that came with it.
 #[derive(Default)]
-struct Fields {
-    attributes: Option<Bytes>,
-    key: Option<Bytes>,
-    data: Option<Bytes>,
-    others: Vec<(Bytes, Bytes)>,
+struct Fields<'a> {
+    attributes: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
+    data: Option<&'a [u8]>,
+    others: Vec<(&'a [u8], &'a [u8])>,
     size: usize,
 }
 
-impl Fields {
-    fn split(fields: Vec<Value>) -> Self {
+impl<'a> Fields<'a> {
+    fn split(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
         let mut entry = Self::default();
-        let mut fields = fields.into_iter();
-        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            let (name, value) = (into_bytes(name), into_bytes(value));
+        for (name, value) in fields {
             entry.size += name.len() + value.len();
-            let slot = match &name[..] {
-                name if name == DATA.as_bytes() => &mut entry.data,
-                name if name == ATTRIBUTES.as_bytes() => &mut entry.attributes,
-                name if name == KEY.as_bytes() => &mut entry.key,
-                _ => {
-                    entry.others.push((name, value));
-                    continue;
-                }
+            let slot = match name {
+                name if name == DATA.as_bytes() => Some(&mut entry.data),
+                name if name == ATTRIBUTES.as_bytes() => Some(&mut entry.attributes),
+                name if name == KEY.as_bytes() => Some(&mut entry.key),
+                _ => None,
             };
             match slot {
-                Some(_) => entry.others.push((name, value)),
-                None => *slot = Some(value),
+                Some(slot) if slot.is_none() => *slot = Some(value),
+                _ => entry.others.push((name, value)),
             }
         }
         entry
@@ -170,7 +175,7 @@ impl Fields {
     /// The event, and what stands beside it.
     fn event(&self) -> Result<(Event, Headers)> {
         if let Some(attributes) = &self.attributes {
-            let event = json::read_attributes(attributes, self.data.clone())?;
+            let event = json::read_attributes(attributes, self.data())?;
             return Ok((event, self.headers()));
         }
         // A name that is no text is no attribute's. It is shown, if not exactly.
@@ -182,13 +187,10 @@ impl Fields {
         if !names.iter().any(|name| is_binary(name)) {
             return Ok((self.structured()?, self.headers()));
         }
-        let values = self.others.iter().map(|(_, value)| Some(&value[..]));
-        let key = self
-            .key
-            .as_deref()
-            .and_then(|key| std::str::from_utf8(key).ok());
+        let values = self.others.iter().map(|(_, value)| Some(*value));
+        let key = self.key.and_then(|key| std::str::from_utf8(key).ok());
         let fields = names.iter().map(AsRef::as_ref).zip(values);
-        let (event, others) = match headers::read(fields, key, self.data.clone())? {
+        let (event, others) = match headers::read(fields, key, self.data())? {
             headers::Message::Event(event, others) => (event, others),
             headers::Message::Structured(_, others) => (self.structured()?, others),
         };
@@ -198,7 +200,7 @@ impl Fields {
 
     /// The field `data` as a whole event.
     fn structured(&self) -> Result<Event> {
-        match &self.data {
+        match &self.data() {
             Some(data) => json::read_event(data),
             None => Err(Error::new(
                 ErrorKind::Decode,
@@ -207,9 +209,13 @@ impl Fields {
         }
     }
 
+    fn data(&self) -> Option<Bytes> {
+        self.data.map(bytes)
+    }
+
     fn headers(&self) -> Headers {
-        let header = |(name, value): &(Bytes, Bytes)| {
-            header(&String::from_utf8_lossy(name), Some(value.clone()))
+        let header = |(name, value): &(&[u8], &[u8])| {
+            header(&String::from_utf8_lossy(name), Some(bytes(value)))
         };
         self.others.iter().map(header).collect()
     }
@@ -218,18 +224,18 @@ impl Fields {
     fn into_record(self) -> RawRecord {
         let mut record = RawRecord::default();
         if let Some(attributes) = self.attributes {
-            record.headers.push(ATTRIBUTES, Some(attributes));
+            record.headers.push(ATTRIBUTES, Some(bytes(attributes)));
         }
         for (name, value) in self.others {
-            let name = String::from_utf8_lossy(&name);
+            let name = String::from_utf8_lossy(name);
             match name.strip_prefix(NULL_HEADER) {
                 Some(DATA) => {}
                 Some(name) => record.headers.push(name, None),
-                None => record.headers.push(name, Some(value)),
+                None => record.headers.push(name, Some(bytes(value))),
             }
         }
-        record.key = self.key;
-        record.value = self.data;
+        record.key = self.key.map(bytes);
+        record.value = self.data.map(bytes);
         record
     }
 }
@@ -252,13 +258,8 @@ fn header(name: &str, value: Option<Bytes>) -> Header {
     }
 }
 
-fn into_bytes(value: Value) -> Bytes {
-    match value {
-        Value::BulkString(bytes) => bytes.into(),
-        Value::SimpleString(text) => text.into(),
-        // The server writes names and values as bulk strings only.
-        _ => Bytes::new(),
-    }
+fn bytes(value: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(value)
 }
 
 #[cfg(test)]

@@ -77,6 +77,13 @@ impl Origin {
         error.with_operation(operation)
     }
 
+    /// An error that the server answered within an answer.
+    pub(crate) fn answered(&self, code: &str, details: &str, operation: &'static str) -> Error {
+        let code = code.trim_start_matches('-');
+        let refused = self.refused(code, Some(details));
+        refused.with_operation(operation)
+    }
+
     fn refused(&self, code: &str, details: Option<&str>) -> Error {
         let details = details.unwrap_or_default();
         let refusal = classify(code, details);
@@ -190,11 +197,7 @@ fn classify(code: &str, details: &str) -> Refusal {
             false,
             Some("a key of this name holds something that is no stream"),
         ),
-        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => refusal(
-            Unsupported,
-            false,
-            Some("Redis Cluster is not supported yet"),
-        ),
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => classify_of_cluster(code),
         "READONLY" => refusal(Transport, true, Some("the server is a replica")),
         "MISCONF" => refusal(Transport, true, Some("the server can't write to its disk")),
         "NOREPLICAS" => refusal(Transport, true, Some("the server misses its replicas")),
@@ -210,6 +213,29 @@ fn classify(code: &str, details: &str) -> Refusal {
             refusal(Unsupported, false, Some("Redis 7.0 or newer is needed"))
         }
         _ => refusal(Transport, false, None),
+    }
+}
+
+/// What a node of a cluster refuses because of where the keys are.
+fn classify_of_cluster(code: &str) -> Refusal {
+    let (kind, advice) = match code {
+        "CROSSSLOT" => (
+            ErrorKind::Unsupported,
+            "give what belongs together one hash tag, as in `{user}-events`",
+        ),
+        "CLUSTERDOWN" => (
+            ErrorKind::Transport,
+            "a node of the cluster is away, and no replica took its place yet",
+        ),
+        _ => (
+            ErrorKind::Transport,
+            "the nodes of the cluster don't agree yet on who has the slot",
+        ),
+    };
+    Refusal {
+        kind,
+        retryable: kind == ErrorKind::Transport,
+        advice: Some(advice),
     }
 }
 

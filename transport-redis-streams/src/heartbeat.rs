@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use polybus_core::Result;
+use futures::future::join_all;
+use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::client::Value;
@@ -23,14 +24,35 @@ pub(crate) async fn run(member: Arc<Member>) {
             () = member.stop.cancelled() => return,
             () = sleep(member.takeover_after / 6) => {}
         }
+        member.held.forget_released(member.takeover_after);
         let mut due = member.held.older_than(member.takeover_after / 3);
         due.sort_unstable_by_key(|entry| (entry.source, entry.id));
-        for entries in due.chunk_by(|a, b| a.source == b.source) {
-            for page in entries.chunks(PAGE) {
-                if let Err(error) = refresh(&member, page).await {
-                    tracing::warn!(transport = %member.config.name, group = %member.group, %error,
-                        "keeping what is in hand failed and is tried again");
-                }
+        let servers = match due.is_empty() {
+            true => Vec::new(),
+            false => member.streams_by_server(),
+        };
+        let mut refreshed = Vec::with_capacity(servers.len());
+        for streams in &servers {
+            refreshed.push(refresh_all(&member, streams, &due));
+        }
+        join_all(refreshed).await;
+    }
+}
+
+/// Refreshes those of the entries that are in streams of one server. It waits for no other: one
+/// that is away must not make the others' entries look abandoned.
+async fn refresh_all(member: &Member, streams: &[(u32, Topic)], due: &[InHand]) {
+    for entries in due.chunk_by(|a, b| a.source == b.source) {
+        if !streams
+            .iter()
+            .any(|(source, _)| *source == entries[0].source)
+        {
+            continue;
+        }
+        for page in entries.chunks(PAGE) {
+            if let Err(error) = refresh(member, page).await {
+                tracing::warn!(transport = %member.config.name, group = %member.group, %error,
+                    "keeping what is in hand failed and is tried again");
             }
         }
     }
@@ -48,7 +70,9 @@ async fn refresh(member: &Member, entries: &[InHand]) -> Result<()> {
     let mut command = scripts::call(scripts::REFRESH, stream.name(), &arguments);
     scripts::push_ids(&mut command, entries.iter().map(|entry| entry.id));
     let sent = Instant::now();
-    let reply = member.link.call(&command, "keep", member.deadline()).await;
+    let name = stream.name();
+    let deadline = member.deadline();
+    let reply = member.link.call_of(name, &command, "keep", deadline).await;
     let reply = reply.map_err(|error| error.with_topic(stream.name()))?;
     let possession = |value: &Value| reply::number(value).and_then(Possession::read);
     let answers = reply::array(reply)

@@ -2,26 +2,38 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use polybus_core::transport::{AckToken, Settlement};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::reply::EntryId;
 
 /// The entries in hand.
 #[derive(Default)]
-pub(crate) struct Held(Mutex<State>);
+pub(crate) struct Held {
+    state: Mutex<State>,
+    /// Something is not in hand any more.
+    freed: Notify,
+}
 
 #[derive(Default)]
 struct State {
     /// Of the last delivery.
     epoch: u32,
     /// By the index of their stream.
-    streams: Vec<HashMap<EntryId, Holding>>,
+    streams: Vec<Entries>,
+    /// How many there are that were not given back.
+    count: usize,
     closed: bool,
 }
+
+/// Each is looked up three times: the hash is a quick one.
+type Entries = HashMap<EntryId, Holding, RandomState>;
 
 struct Holding {
     epoch: u32,
@@ -75,6 +87,32 @@ impl From<InHand> for AckToken {
 }
 
 impl Held {
+    /// How many entries are in hand and not given back.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    /// Whether fewer entries are in hand than `max`, were these `more` among them.
+    pub(crate) fn has_room(&self, more: usize, max: usize) -> bool {
+        self.count().saturating_add(more) < max
+    }
+
+    /// Waits until fewer entries are in hand than `max`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room(&self, max: usize) {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.has_room(0, max) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
     /// Takes entries of one stream in hand that the server gave us at `fresh` or later. `None`
     /// for those that are in hand already, which must not be delivered twice.
     pub(crate) fn take(
@@ -87,6 +125,7 @@ impl Held {
         let state = &mut *guard;
         let entries = state.of(source);
         let mut epoch = state.epoch;
+        let mut count = 0;
         let entries = &mut state.streams[entries];
         let taken = ids
             .map(|id| {
@@ -105,10 +144,12 @@ impl Held {
                     Entry::Occupied(mut known) => drop(known.insert(holding)),
                     Entry::Vacant(vacant) => drop(vacant.insert(holding)),
                 }
+                count += 1;
                 Some(InHand { source, id, epoch })
             })
             .collect();
         state.epoch = epoch;
+        state.count += count;
         taken
     }
 
@@ -138,13 +179,15 @@ impl Held {
         certain_for: Duration,
     ) -> Vec<Course> {
         let mut guard = self.lock();
-        let closed = guard.closed;
+        let state = &mut *guard;
+        let closed = state.closed;
+        let mut released = 0;
         let course = |&(token, settlement): &(AckToken, Settlement)| {
             if closed {
                 return Course::Closed;
             }
             let entry = InHand::from(token);
-            let known = guard
+            let known = state
                 .streams
                 .get_mut(entry.source as usize)
                 .and_then(|entries| entries.get_mut(&entry.id));
@@ -152,6 +195,7 @@ impl Held {
             match known {
                 Some(holding) if holding.epoch != entry.epoch => Course::Stale,
                 Some(holding) if release => {
+                    released += usize::from(!holding.released);
                     holding.released = true;
                     Course::Release
                 }
@@ -162,16 +206,32 @@ impl Held {
                 Some(_) | None => Course::AckIfOwn,
             }
         };
-        batch.iter().map(course).collect()
+        let courses = batch.iter().map(course).collect();
+        state.count -= released;
+        drop(guard);
+        self.freed.notify_waiters();
+        courses
     }
 
     /// Lets entries go that are settled, or another's.
     pub(crate) fn remove(&self, entries: impl IntoIterator<Item = InHand>) {
         let mut guard = self.lock();
         for entry in entries {
-            if guard.current(entry).is_some() {
+            if let Some(holding) = guard.current(entry) {
+                guard.count -= usize::from(!holding.released);
                 guard.streams[entry.source as usize].remove(&entry.id);
             }
+        }
+        drop(guard);
+        self.freed.notify_waiters();
+    }
+
+    /// Lets entries go that were given back and that the server gave us longer ago than `age`: others
+    /// have them, and of most nobody tells us. A late settlement asks the server then.
+    pub(crate) fn forget_released(&self, age: Duration) {
+        let now = Instant::now();
+        for entries in &mut self.lock().streams {
+            entries.retain(|_, it| !it.released || now.duration_since(it.fresh) < age);
         }
     }
 
@@ -209,7 +269,7 @@ impl Held {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,7 +278,7 @@ impl State {
     fn of(&mut self, source: u32) -> usize {
         let index = source as usize;
         if self.streams.len() <= index {
-            self.streams.resize_with(index + 1, HashMap::new);
+            self.streams.resize_with(index + 1, Entries::default);
         }
         index
     }
@@ -305,6 +365,28 @@ mod tests {
             [],
             "what is given back is not kept"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_back_is_no_more_in_hand_and_forgotten_in_time() {
+        let held = Held::default();
+        let (first, second) = (EntryId::new(1, 0), EntryId::new(2, 0));
+        let taken = held.take(0, [first, second].into_iter(), Instant::now());
+        let tokens: Vec<AckToken> = taken.into_iter().flatten().map(AckToken::from).collect();
+        assert!(!held.has_room(0, 2) && !held.has_room(1, 3) && held.has_room(0, 3));
+        for _ in 0..2 {
+            plan(&held, tokens[0], Settlement::Release);
+            assert_eq!(held.count(), 1);
+        }
+        held.room(2).await;
+        held.remove([tokens[1].into(), tokens[1].into()]);
+        assert_eq!(held.count(), 0);
+        held.forget_released(TAKEOVER);
+        assert!(held.contains(0, first));
+        tokio::time::advance(TAKEOVER).await;
+        held.forget_released(TAKEOVER);
+        assert!(!held.contains(0, first));
+        assert_eq!(plan(&held, tokens[0], Settlement::Ack), Course::AckIfOwn);
     }
 
     #[test]

@@ -57,14 +57,17 @@ impl Inbox {
         loop {
             let mut emptied = pin!(self.emptied.notified());
             emptied.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.entries < self.max_entries && state.bytes < self.max_bytes {
-                    return;
-                }
+            if self.has_room(0) {
+                return;
             }
             emptied.await;
         }
+    }
+
+    /// Whether fewer deliveries wait than may, were these `more` among them.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        let state = self.lock();
+        state.entries + more < self.max_entries && state.bytes < self.max_bytes
     }
 
     /// Adds deliveries that take so many bytes together.

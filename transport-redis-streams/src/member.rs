@@ -1,25 +1,28 @@
 //! A member of a group: what the tasks of a subscriber and its settlers share.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use polybus_core::event::EventId;
 use polybus_core::text::format_text;
-use polybus_core::transport::{AckToken, Delivery, Start};
+use polybus_core::transport::{AckToken, Delivery, Position, Start};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Cmd, Value};
+use crate::client::Cmd;
+use crate::cluster::{Node, slot_of};
 use crate::config::RedisConfig;
-use crate::connection::{Connection, Link};
-use crate::entry;
+use crate::connection::Link;
+use crate::entry::{self, Read};
 use crate::error::Failure;
 use crate::held::Held;
 use crate::inbox::Inbox;
-use crate::reply::Entry;
+use crate::reply::{self, Entry, EntryId};
+use crate::scripts;
 
 /// What the tasks of a subscriber and its settlers share.
 pub(crate) struct Member {
@@ -41,16 +44,49 @@ pub(crate) struct Member {
     pub(crate) claiming: tokio::sync::Mutex<()>,
     /// The tasks are to end.
     pub(crate) stop: CancellationToken,
-    /// The id of the connection that reads, for `CLIENT UNBLOCK`. 0 is none.
-    pub(crate) reading: AtomicU64,
+    /// The connections that read, by the slot of their streams on a cluster.
+    pub(crate) reading: Mutex<HashMap<Option<u16>, Reading>>,
     lost: AtomicU64,
+}
+
+/// A connection that reads.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    /// Its id, for `CLIENT UNBLOCK`.
+    pub(crate) id: u64,
+    /// Where it leads, on a cluster.
+    pub(crate) node: Option<Node>,
 }
 
 /// An entry on its way to the application.
 pub(crate) struct Arrival {
-    pub(crate) entry: Entry,
+    pub(crate) id: EntryId,
+    pub(crate) read: Read,
     /// How many times it has been delivered, this time included.
     pub(crate) attempt: u32,
+}
+
+impl Arrival {
+    /// An entry that was delivered so many times, as the server counts them.
+    pub(crate) fn of(entry: Entry, count: Option<u64>) -> Self {
+        // Entries without fields do not exist; the list is empty then, and undecodable.
+        let fields = entry.fields.unwrap_or_default();
+        let bytes = |value| reply::bytes(value).unwrap_or_default();
+        let pairs = fields
+            .chunks_exact(2)
+            .map(|it| (bytes(&it[0]), bytes(&it[1])));
+        Self {
+            id: entry.id,
+            read: entry::read(pairs),
+            attempt: attempt(count),
+        }
+    }
+}
+
+/// A count of deliveries as the server keeps it.
+fn attempt(count: Option<u64>) -> u32 {
+    let deliveries = count.unwrap_or(1) % scripts::STARTS;
+    u32::try_from(deliveries.max(1)).unwrap_or(u32::MAX)
 }
 
 impl Member {
@@ -74,7 +110,7 @@ impl Member {
             released: Notify::new(),
             claiming: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
-            reading: AtomicU64::new(0),
+            reading: Mutex::default(),
             lost: AtomicU64::new(0),
         }
     }
@@ -115,13 +151,37 @@ impl Member {
         self.takeover_after * 2 / 3
     }
 
+    /// Notes which connection reads the streams of a slot, or that none does.
+    pub(crate) fn note_reading(&self, slot: Option<u16>, reading: Option<Reading>) {
+        let mut known = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        match reading {
+            Some(reading) => known.insert(slot, reading),
+            None => known.remove(&slot),
+        };
+    }
+
+    /// The streams by where they are: what is done to those of one server waits for no other.
+    pub(crate) fn streams_by_server(&self) -> Vec<Vec<(u32, Topic)>> {
+        let mut nodes: Vec<Option<Node>> = Vec::new();
+        let mut servers: Vec<Vec<(u32, Topic)>> = Vec::new();
+        for (source, stream) in (0..).zip(self.streams().iter()) {
+            let slot = slot_of(stream.name());
+            let place = self.link.nodes().and_then(|nodes| nodes.place(slot));
+            let node = place.map(|place| place.node);
+            let stream = (source, stream.clone());
+            match nodes.iter().position(|known| *known == node) {
+                Some(server) => servers[server].push(stream),
+                None => {
+                    nodes.push(node);
+                    servers.push(vec![stream]);
+                }
+            }
+        }
+        servers
+    }
+
     /// Creates the group on a stream if it is not there, and the stream with it.
-    pub(crate) async fn create_group(
-        &self,
-        connection: &Connection,
-        stream: &Topic,
-        start: &str,
-    ) -> Result<()> {
+    pub(crate) async fn create_group(&self, stream: &Topic, start: &str) -> Result<()> {
         let mut command = Cmd::new();
         command
             .arg("XGROUP")
@@ -130,26 +190,44 @@ impl Member {
             .arg(self.group.as_str())
             .arg(start)
             .arg("MKSTREAM");
-        match connection.call(&command, self.deadline()).await {
+        let created = self
+            .link
+            .ask(stream.name(), &command, self.deadline())
+            .await;
+        let created = created.and_then(|created| match created {
             Ok(_) => Ok(()),
             Err(failure) if failure.has_code("BUSYGROUP") => Ok(()),
-            Err(failure) => Err(self.error(failure, "subscribe").with_topic(stream.name())),
-        }
+            Err(failure) => Err(self.error(failure, "subscribe")),
+        });
+        created.map_err(|error| error.with_topic(stream.name()))
     }
 
-    /// Creates the groups again that are gone: the server was wiped, or fell back to a replica
-    /// that did not have them. From the beginning, because what was stored since must not be
+    /// Creates the group of a stream again if it is gone: the server was wiped, or fell back to a
+    /// replica that did not have it. From the beginning, because what was stored since must not be
     /// skipped.
-    pub(crate) async fn heal(&self, connection: &Connection) -> Result<()> {
+    pub(crate) async fn heal(&self, stream: &Topic) -> Result<()> {
         tracing::warn!(
             transport = %self.config.name,
+            topic = %stream,
             group = %self.group,
             "the consumer group is gone from the server: it is created again, from the beginning"
         );
-        for stream in self.streams().iter() {
-            self.create_group(connection, stream, "0").await?;
+        self.create_group(stream, "0").await
+    }
+
+    /// Waits until fewer entries wait, and are in hand, than may.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn room(&self) {
+        loop {
+            self.held.room(self.config.max_pending).await;
+            self.inbox.room().await;
+            if self.held.has_room(0, self.config.max_pending) {
+                return;
+            }
         }
-        Ok(())
     }
 
     /// Hands entries that the server gave us at `fresh` or later to the application, but for
@@ -158,7 +236,7 @@ impl Member {
         let Some(topic) = self.stream(source) else {
             return;
         };
-        let ids = arrivals.iter().map(|arrival| arrival.entry.id);
+        let ids = arrivals.iter().map(|arrival| arrival.id);
         let taken = self.held.take(source, ids, fresh);
         let mut deliveries = Vec::with_capacity(arrivals.len());
         let mut bytes = 0;
@@ -166,23 +244,10 @@ impl Member {
             let Some(taken) = taken else {
                 continue;
             };
-            // Entries without fields do not exist; the list is empty then, and undecodable.
-            let read = entry::read(arrival.entry.fields.unwrap_or_default());
+            let read = arrival.read;
             bytes += read.size;
             let (token, topic) = (AckToken::from(taken), topic.clone());
-            let position = taken.id.position();
-            let delivery = match read.content {
-                Ok(event) => {
-                    Delivery::new(token, topic, position, event).with_headers(read.headers)
-                }
-                Err((record, error)) => {
-                    let error = error
-                        .with_operation("receive")
-                        .with_transport(self.config.name.clone())
-                        .with_topic(topic.name());
-                    Delivery::undecodable(token, topic, position, record, error)
-                }
-            };
+            let delivery = delivery(read, token, topic, taken.id.position(), &self.config.name);
             deliveries.push(delivery.with_attempt(arrival.attempt));
         }
         self.inbox.push(deliveries, bytes);
@@ -222,6 +287,26 @@ impl Member {
     }
 }
 
+/// What an entry holds, as it is delivered.
+pub(crate) fn delivery(
+    read: entry::Read,
+    token: AckToken,
+    topic: Topic,
+    position: Position,
+    transport: &Text,
+) -> Delivery {
+    match read.content {
+        Ok(event) => Delivery::new(token, topic, position, event).with_headers(read.headers),
+        Err((record, error)) => {
+            let error = error
+                .with_operation("receive")
+                .with_transport(transport.clone())
+                .with_topic(topic.name());
+            Delivery::undecodable(token, topic, position, record, error)
+        }
+    }
+}
+
 /// A name that no other member has.
 pub(crate) fn unique_name(service: &str) -> Text {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -247,21 +332,6 @@ pub(crate) fn start_id(start: Start) -> Option<String> {
             }
             _ => Some("0".to_owned()),
         },
-        _ => None,
-    }
-}
-
-/// The pairs of an array: a stream and its entries.
-pub(crate) fn pairs(value: Value) -> Option<Vec<(Value, Value)>> {
-    match value {
-        Value::Array(items) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(|[a, b]| (a, b)),
-                _ => None,
-            })
-            .collect(),
-        Value::Map(pairs) => Some(pairs),
         _ => None,
     }
 }

@@ -1,27 +1,28 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use polybus_core::transport::{Outcome, Outgoing, Publisher};
+use futures::future::join_all;
+use polybus_core::transport::{Outcome, Outgoing, Position, Publisher};
 use polybus_core::{Effect, Error, ErrorKind, Result};
 use tokio::sync::RwLock;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Cmd, Pipeline, Value};
 use crate::config::RedisConfig;
-use crate::connection::{Connection, Link};
+use crate::connection::{Link, Sent};
 use crate::entry;
-use crate::error::{Failure, again};
+use crate::error::{Failure, Origin, again};
 use crate::reply;
+use crate::scatter::Scatter;
+use crate::together;
 use crate::writing::Writing;
 
 /// How many events go to the server in one go, and how many of these chunks are out at once: so
 /// many that the server always has the next one, by measurement.
-const CHUNK: usize = 100;
-const CHUNKS_OUT: usize = 4;
+pub(crate) const CHUNK: usize = 100;
+pub(crate) const CHUNKS_OUT: usize = 4;
 
 /// A chunk ends early at so many bytes, so that large events are not copied by the hundred.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -56,11 +57,18 @@ impl RedisPublisher {
 
     async fn publish_all(&self, batch: &[Outgoing], outcomes: &mut Vec<Outcome>) -> Result<()> {
         let deadline = Instant::now() + self.delivery_deadline;
+        // Held to the end: a flush waits for it.
         let Ok(_going_on) = timeout_at(deadline, self.going_on.read()).await else {
             return Err(self.late());
         };
         if self.closed.load(Ordering::Acquire) {
             return Err(self.closed_error());
+        }
+        if let Some(nodes) = self.link.nodes() {
+            *outcomes = Scatter::new(nodes, &self.writing, batch, deadline)
+                .publish()
+                .await;
+            return Ok(());
         }
         let connection = self.link.connection(deadline).await?;
         let mut waiting: VecDeque<Chunk> = VecDeque::with_capacity(CHUNKS_OUT);
@@ -75,9 +83,10 @@ impl RedisPublisher {
             {
                 outcomes.extend(self.outcomes(chunk).await);
             }
-            let (pipeline, count) = encode(rest, &self.writing, &mut scratch);
+            let (pipeline, count) = encode(rest.iter(), &self.writing, &mut scratch, false);
             let (events, behind) = rest.split_at(count);
-            waiting.push_back(Chunk::send(connection.clone(), pipeline, events, deadline).await);
+            let sent = connection.send(pipeline, deadline).await;
+            waiting.push_back(Chunk { events, sent });
             rest = behind;
         }
         for chunk in waiting {
@@ -92,35 +101,16 @@ impl RedisPublisher {
 
     async fn outcomes(&self, chunk: Chunk<'_>) -> Vec<Outcome> {
         let events = chunk.events.iter();
-        match chunk.replies().await {
+        match chunk.sent.replies().await {
             Ok(replies) => events
                 .zip(replies)
-                .map(|(event, reply)| self.outcome(event, reply))
+                .map(|(event, reply)| outcome(self.link.client().origin(), event, reply))
                 .collect(),
             Err(failure) => {
                 let error = self.link.client().origin().error(failure, "publish");
-                let unknown = |event: &Outgoing| {
-                    Outcome::Unknown(
-                        again(&error)
-                            .with_effect(Effect::Unknown)
-                            .with_topic(event.topic.name()),
-                    )
-                };
-                events.map(unknown).collect()
+                events.map(|event| unknown(event, &error)).collect()
             }
         }
-    }
-
-    fn outcome(&self, event: &Outgoing, reply: Value) -> Outcome {
-        let origin = self.link.client().origin();
-        let error = match reply {
-            Value::ServerError(error) => origin.error(Failure::Server(error), "publish"),
-            reply => match reply::entry_id(&reply) {
-                Some(id) => return Outcome::Accepted(id.position()),
-                None => origin.malformed("publish"),
-            },
-        };
-        Outcome::from_error(error.with_topic(event.topic.name()))
     }
 
     fn late(&self) -> Error {
@@ -150,12 +140,24 @@ impl Publisher for RedisPublisher {
         if let Err(error) = self.publish_all(batch, &mut outcomes).await {
             // None of the rest was sent.
             let rest = &batch[outcomes.len()..];
-            outcomes.extend(rest.iter().map(|event| {
-                let error = again(&error).with_operation("publish");
-                Outcome::Rejected(error.with_topic(event.topic.name()))
-            }));
+            outcomes.extend(rest.iter().map(|event| rejected(event, &error)));
         }
         outcomes
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        const OPERATION: &str = "publish_together";
+        let deadline = Instant::now() + self.delivery_deadline;
+        let Ok(_going_on) = timeout_at(deadline, self.going_on.read()).await else {
+            return Err(self.late().with_operation(OPERATION));
+        };
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error().with_operation(OPERATION));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        together::publish(&self.link, &self.writing, batch, deadline).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -171,19 +173,15 @@ impl Publisher for RedisPublisher {
                 .await
                 .map_err(|_| late())?,
         );
-        let Some(connection) = self.link.current() else {
-            return Ok(());
-        };
         // Answers come in order: this one comes after those for callers who stopped waiting.
         // Its own deadline is a longer one, because it is no reason to give the connection up
         // that a flush can't wait.
         let mut command = Cmd::new();
         command.arg("PING");
-        let answer = connection.call(
-            &command,
-            deadline.max(Instant::now() + self.delivery_deadline),
-        );
-        match timeout_at(deadline, answer).await {
+        let patience = deadline.max(Instant::now() + self.delivery_deadline);
+        let connections = self.link.all_current();
+        let answers = connections.iter().map(|it| it.call(&command, patience));
+        match timeout_at(deadline, join_all(answers)).await {
             // A lost connection owes no answers any more.
             Ok(_) => Ok(()),
             Err(_) => Err(late()),
@@ -206,57 +204,56 @@ impl fmt::Debug for RedisPublisher {
     }
 }
 
-type Replies = Result<Vec<Value>, Failure>;
+/// What the answer to an `XADD` says.
+pub(crate) fn outcome(origin: &Origin, event: &Outgoing, reply: Value) -> Outcome {
+    let error = match reply {
+        Value::ServerError(error) => origin.error(Failure::Server(error), "publish"),
+        reply => match reply::entry_id(&reply) {
+            Some(id) => return Outcome::Accepted(id.position()),
+            None => origin.malformed("publish"),
+        },
+    };
+    Outcome::from_error(error.with_topic(event.topic.name()))
+}
+
+/// An event that was sent, and had no answer.
+pub(crate) fn unknown(event: &Outgoing, error: &Error) -> Outcome {
+    let error = again(error).with_effect(Effect::Unknown);
+    Outcome::Unknown(error.with_topic(event.topic.name()))
+}
+
+/// An event that was not sent.
+pub(crate) fn rejected(event: &Outgoing, error: &Error) -> Outcome {
+    let error = again(error).with_operation("publish");
+    Outcome::Rejected(error.with_topic(event.topic.name()))
+}
 
 /// Events that are on their way together.
 struct Chunk<'a> {
     events: &'a [Outgoing],
-    state: State,
+    sent: Sent,
 }
 
-enum State {
-    Waiting(Pin<Box<dyn Future<Output = Replies> + Send>>),
-    Answered(Replies),
-}
-
-impl<'a> Chunk<'a> {
-    /// Hands the commands to the connection, behind those of every earlier call.
-    async fn send(
-        connection: Connection,
-        pipeline: Pipeline,
-        events: &'a [Outgoing],
-        deadline: Instant,
-    ) -> Self {
-        let mut request: Pin<Box<dyn Future<Output = Replies> + Send>> =
-            Box::pin(async move { connection.pipeline(&pipeline, deadline).await });
-        // The first poll queues the commands, or queues for room to do so, in order.
-        let first = std::future::poll_fn(|context| Poll::Ready(request.as_mut().poll(context)));
-        let state = match first.await {
-            Poll::Ready(replies) => State::Answered(replies),
-            Poll::Pending => State::Waiting(request),
-        };
-        Self { events, state }
-    }
-
-    async fn replies(self) -> Replies {
-        match self.state {
-            State::Waiting(request) => request.await,
-            State::Answered(replies) => replies,
-        }
-    }
-}
-
-/// As many events as make a chunk, at least one, as commands.
-fn encode(events: &[Outgoing], writing: &Writing, scratch: &mut Vec<u8>) -> (Pipeline, usize) {
+/// As many events as make a chunk, at least one, as commands; each behind an `ASKING` if the node
+/// has to be asked for it expressly.
+pub(crate) fn encode<'a>(
+    events: impl ExactSizeIterator<Item = &'a Outgoing>,
+    writing: &Writing,
+    scratch: &mut Vec<u8>,
+    asking: bool,
+) -> (Pipeline, usize) {
     let mut pipeline = Pipeline::with_capacity(events.len().min(CHUNK));
-    let mut bytes = 0;
-    for event in events.iter().take(CHUNK) {
+    let (mut bytes, mut count) = (0, 0);
+    for event in events.take(CHUNK) {
         if bytes > 0 && bytes + event.size() > CHUNK_BYTES {
             break;
         }
         bytes += event.size();
+        count += 1;
+        if asking {
+            pipeline.cmd("ASKING");
+        }
         pipeline.add_command(entry::append(event, writing, scratch));
     }
-    let count = pipeline.len();
     (pipeline, count)
 }

@@ -1,22 +1,29 @@
 //! The task that reads: one connection of its own, which blocks on the server.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Cmd, Value};
+use crate::cluster::{Course, Place, slot_of};
 use crate::connection::Connection;
-use crate::member::{Arrival, Member, pairs};
+use crate::entry;
+use crate::error::Failure;
+use crate::member::{Arrival, Member, Reading};
 use crate::reply::{self, EntryId};
+use crate::resp::{Cursor, Part};
 use crate::scripts;
+use crate::wire::Wire;
 
 /// The first pause before the next attempt to connect; it doubles up to `MAX_PAUSE`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many reads are out at once while there is much to read.
+const READS_OUT: usize = 2;
 
 /// How large entries are taken to be before the first has come: the largest that a bus lets
 /// through unless it is told otherwise. The first read is a small one therefore.
@@ -25,28 +32,38 @@ const FIRST_ENTRY_SIZE: usize = 1024 * 1024;
 /// How many pending entries are looked at in one step.
 const PAGE: usize = 100;
 
-/// Reads until the member stops or fails for good. No answer of the server is ever dropped
-/// while its connection lives: whoever waits for one waits for nothing else.
-pub(crate) async fn run(member: Arc<Member>) {
+/// Reads until the member stops or fails for good: all streams, or on a cluster those of a slot. No
+/// answer of the server is ever dropped while its connection lives: whoever waits for one waits for
+/// nothing else.
+pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>) {
     let mut pause = MIN_PAUSE;
+    let mut told = None;
     while !member.stop.is_cancelled() {
-        let mut session = Session::new(&member);
-        let Err(error) = session.run().await else {
-            return;
-        };
-        member.reading.store(0, Ordering::Relaxed);
+        let mut session = Session::new(&member, slot, told.take());
+        let ended = session.run().await;
+        member.note_reading(slot, None);
         if session.has_read {
             pause = MIN_PAUSE;
         }
-        if !error.retryable() {
-            tracing::error!(transport = %member.config.name, group = %member.group, %error,
-                "reading ended");
-            member.inbox.end(error);
-            return;
+        match ended {
+            Ok(End::Stopped) => return,
+            Ok(End::Elsewhere(place)) => {
+                tracing::debug!(transport = %member.config.name, group = %member.group, slot,
+                    "the streams of a slot are at another node now");
+                told = place;
+            }
+            Err(error) if !error.retryable() => {
+                tracing::error!(transport = %member.config.name, group = %member.group, %error,
+                    "reading ended");
+                member.inbox.end(error);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(transport = %member.config.name, group = %member.group, %error,
+                    "reading was interrupted and goes on after a pause");
+                member.inbox.report(error);
+            }
         }
-        tracing::warn!(transport = %member.config.name, group = %member.group, %error,
-            "reading was interrupted and goes on after a pause");
-        member.inbox.report(error);
         tokio::select! {
             () = sleep(pause) => {}
             () = member.stop.cancelled() => return,
@@ -55,67 +72,174 @@ pub(crate) async fn run(member: Arc<Member>) {
     }
 }
 
+/// Why a session ended that did not fail.
+enum End {
+    Stopped,
+    /// The streams are at this place, or at the one that is known now.
+    Elsewhere(Option<Place>),
+}
+
 /// What is done on one connection.
 struct Session<'a> {
     member: &'a Member,
-    /// The streams that are read, and their index by name.
-    streams: Arc<[Topic]>,
-    index: HashMap<Vec<u8>, u32>,
+    slot: Option<u16>,
+    /// Where a node of the cluster says that the streams are.
+    told: Option<Place>,
+    /// All streams of the member, of which those are read that are of the slot.
+    known: Arc<[Topic]>,
+    streams: Vec<(u32, Topic)>,
     /// About the bytes of an entry, from what came last.
     entry_size: usize,
     /// The server answered a read.
     has_read: bool,
+    /// The last answer was as long as was asked for.
+    has_more: bool,
+}
+
+/// A read on its way.
+struct Read {
+    /// It has an `ASKING` before it, which is answered too.
+    asking: bool,
+    /// How many entries of each stream were asked for.
+    count: usize,
+    /// When it was sent: what it brings is ours since then at the earliest.
+    since: Instant,
+    deadline: Instant,
+}
+
+/// Where a session reads.
+struct Desk {
+    wire: Wire,
+    /// The one that showed the way.
+    shared: Connection,
+    /// On a cluster.
+    place: Option<Place>,
+}
+
+impl Desk {
+    /// Waits for the answer to the first of the reads that are out.
+    async fn answer(&mut self, read: &Read) -> Result<&[u8], Failure> {
+        if read.asking {
+            self.wire.answer(read.deadline).await?;
+        }
+        self.wire.answer(read.deadline).await
+    }
 }
 
 impl<'a> Session<'a> {
-    fn new(member: &'a Member) -> Self {
+    fn new(member: &'a Member, slot: Option<u16>, told: Option<Place>) -> Self {
         Self {
             member,
-            streams: Arc::new([]),
-            index: HashMap::new(),
+            slot,
+            told,
+            known: Arc::new([]),
+            streams: Vec::new(),
             entry_size: FIRST_ENTRY_SIZE,
             has_read: false,
+            has_more: false,
         }
     }
 
-    async fn run(&mut self) -> Result<()> {
-        let client = self.member.link.client();
-        let connection = tokio::select! {
-            connection = client.open(self.member.deadline()) => connection?,
-            () = self.member.stop.cancelled() => return Ok(()),
+    async fn run(&mut self) -> Result<End> {
+        let member = self.member;
+        let mut desk = tokio::select! {
+            desk = self.open() => desk?,
+            () = member.stop.cancelled() => return Ok(End::Stopped),
         };
-        self.announce(&connection).await?;
-        self.recover(&connection).await?;
-        while self.wait_for_room().await {
-            self.read(&connection).await?;
+        self.announce(&mut desk).await?;
+        self.recover().await?;
+        let mut out = VecDeque::with_capacity(READS_OUT);
+        let ended = self.read_on(&mut desk, &mut out).await;
+        // What is out still is answered as well, or fails at once.
+        for read in out {
+            if let Ok(answer) = desk.answer(&read).await {
+                self.deliver(answer, &read)?;
+            }
+        }
+        ended
+    }
+
+    /// Reads until there is a reason to stop. While the server has more than one read takes, the
+    /// next one is out when an answer comes, so that the two of us work at the same time.
+    async fn read_on(&mut self, desk: &mut Desk, out: &mut VecDeque<Read>) -> Result<End> {
+        loop {
+            if out.is_empty() {
+                if !self.wait_for_room().await {
+                    return Ok(End::Stopped);
+                }
+                out.push_back(self.send(desk, true).await?);
+            }
+            while self.has_more && out.len() < READS_OUT && self.may_read_ahead(out) {
+                out.push_back(self.send(desk, false).await?);
+            }
+            let Some(read) = out.pop_front() else {
+                continue;
+            };
+            if let Some(end) = self.answer(desk, read).await? {
+                return Ok(end);
+            }
             if !self.has_read {
                 self.has_read = true;
                 self.member.inbox.recovered();
             }
         }
-        Ok(())
+    }
+
+    fn may_read_ahead(&self, out: &VecDeque<Read>) -> bool {
+        let asked: usize = out.iter().map(|read| read.count).sum();
+        let member = self.member;
+        !member.stop.is_cancelled()
+            && member.inbox.has_room(asked)
+            && member.held.has_room(asked, member.config.max_pending)
+    }
+
+    /// A connection of its own to where the streams are.
+    async fn open(&mut self) -> Result<Desk> {
+        let member = self.member;
+        let deadline = member.deadline();
+        let (place, shared) = match (member.link.nodes(), self.slot) {
+            (Some(nodes), Some(slot)) => {
+                let (place, shared) = match self.told.take() {
+                    Some(place) => nodes.reach_at(place, deadline).await?,
+                    None => nodes.reach(slot, deadline).await?,
+                };
+                (Some(place), shared)
+            }
+            _ => (None, member.link.connection(deadline).await?),
+        };
+        let wire = shared.server().open_wire(deadline).await?;
+        Ok(Desk {
+            wire,
+            shared,
+            place,
+        })
     }
 
     /// Notes which connection a stop has to unblock.
-    async fn announce(&self, connection: &Connection) -> Result<()> {
+    async fn announce(&self, desk: &mut Desk) -> Result<()> {
         let mut command = Cmd::new();
         command.arg("CLIENT").arg("ID");
-        let id = self.call(connection, &command).await?;
+        let deadline = self.member.deadline();
+        let id = desk.wire.call(&command, deadline).await;
+        let id = id.map_err(|failure| self.member.error(failure, "receive"))?;
         let id = reply::number(&id).ok_or_else(|| self.member.malformed("receive"))?;
-        self.member.reading.store(id, Ordering::Relaxed);
+        let node = desk.place.as_ref().map(|place| place.node.clone());
+        self.member
+            .note_reading(self.slot, Some(Reading { id, node }));
         Ok(())
     }
 
     /// Delivers what is pending for this member and not in hand: what it had before it was
     /// started again under its name, and what was on its way when the connection was lost.
-    async fn recover(&mut self, connection: &Connection) -> Result<()> {
-        for (source, stream) in self.member.streams().iter().enumerate() {
-            let source = u32::try_from(source).expect("streams are counted in 32 bits");
+    async fn recover(&mut self) -> Result<()> {
+        self.refresh_streams();
+        for (source, stream) in &self.streams {
+            let source = *source;
             let mut start = "-".to_owned();
             while self.wait_for_room().await {
                 // Until what is claimed elsewhere is in hand it looks like what was lost.
                 let _claiming = self.member.claiming.lock().await;
-                let Some(page) = self.pending(connection, stream, &start).await? else {
+                let Some(page) = self.pending(stream, &start).await? else {
                     break;
                 };
                 let Some(last) = page.last().copied() else {
@@ -125,7 +249,7 @@ impl<'a> Session<'a> {
                 let missing = page.iter().filter(|id| !held.contains(source, **id));
                 let missing: Vec<EntryId> = missing.copied().collect();
                 if !missing.is_empty() {
-                    self.take_own(connection, source, stream, &missing).await?;
+                    self.take_own(source, stream, &missing).await?;
                 }
                 if page.len() < PAGE {
                     break;
@@ -137,12 +261,7 @@ impl<'a> Session<'a> {
     }
 
     /// A page of the ids that are pending for this member; nothing if the group is gone.
-    async fn pending(
-        &self,
-        connection: &Connection,
-        stream: &Topic,
-        start: &str,
-    ) -> Result<Option<Vec<EntryId>>> {
+    async fn pending(&self, stream: &Topic, start: &str) -> Result<Option<Vec<EntryId>>> {
         let mut command = Cmd::new();
         command
             .arg("XPENDING")
@@ -152,10 +271,12 @@ impl<'a> Session<'a> {
             .arg("+")
             .arg(PAGE)
             .arg(self.member.name.as_str());
-        let reply = match connection.call(&command, self.member.deadline()).await {
+        let link = &self.member.link;
+        let deadline = self.member.deadline();
+        let reply = match link.ask(stream.name(), &command, deadline).await? {
             Ok(reply) => reply,
             Err(failure) if failure.has_code("NOGROUP") => {
-                self.member.heal(connection).await?;
+                self.member.heal(stream).await?;
                 return Ok(None);
             }
             Err(failure) => return Err(self.member.error(failure, "receive")),
@@ -167,13 +288,7 @@ impl<'a> Session<'a> {
             .ok_or_else(|| self.member.malformed("receive"))
     }
 
-    async fn take_own(
-        &self,
-        connection: &Connection,
-        source: u32,
-        stream: &Topic,
-        ids: &[EntryId],
-    ) -> Result<()> {
+    async fn take_own(&self, source: u32, stream: &Topic, ids: &[EntryId]) -> Result<()> {
         let member = self.member;
         let mut command = scripts::call(
             scripts::TAKE_OWN,
@@ -182,7 +297,10 @@ impl<'a> Session<'a> {
         );
         scripts::push_ids(&mut command, ids.iter().copied());
         let sent = Instant::now();
-        let reply = self.call(connection, &command).await?;
+        let reply = member
+            .link
+            .call_of(stream.name(), &command, "receive", member.deadline())
+            .await?;
         let taken = reply::array(reply).ok_or_else(|| member.malformed("receive"))?;
         let mut arrivals = Vec::with_capacity(taken.len());
         let mut deleted = 0;
@@ -192,10 +310,7 @@ impl<'a> Session<'a> {
                 return Err(member.malformed("receive"));
             };
             match reply::entry(entry) {
-                Some(entry) => arrivals.push(Arrival {
-                    entry,
-                    attempt: attempt(reply::number(&count)),
-                }),
+                Some(entry) => arrivals.push(Arrival::of(entry, reply::number(&count))),
                 None => deleted += 1,
             }
         }
@@ -205,9 +320,9 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until there is something to read and room for it. False if the member stops.
-    async fn wait_for_room(&mut self) -> bool {
+    async fn wait_for_room(&self) -> bool {
         let ready = async {
-            self.member.inbox.room().await;
+            self.member.room().await;
             while self.member.streams().is_empty() {
                 self.member.added.notified().await;
             }
@@ -219,32 +334,77 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn read(&mut self, connection: &Connection) -> Result<()> {
+    /// Sends a read. One that may block is alone: nothing waits behind it for long.
+    async fn send(&mut self, desk: &mut Desk, may_block: bool) -> Result<Read> {
         self.refresh_streams();
-        let block = self.block();
-        let command = self.command(block);
-        let sent = Instant::now();
-        let deadline = self.member.deadline() + block;
-        match connection.call(&command, deadline).await {
-            Ok(Value::Nil) => Ok(()),
-            Ok(reply) => self.deliver(reply, sent),
-            Err(failure) if failure.has_code("NOGROUP") => self.member.heal(connection).await,
-            // What a deleted stream does to a read that waits for it.
-            Err(failure) if failure.has_code("UNBLOCKED") => Ok(()),
-            Err(failure) => Err(self.member.error(failure, "receive")),
+        let (block, count) = (self.block(), self.count());
+        let mut packed = Vec::new();
+        let asking = desk.place.as_ref().is_some_and(|place| place.asking);
+        if asking {
+            let mut command = Cmd::new();
+            packed = command.arg("ASKING").get_packed_command();
         }
+        let command = self.command(count, may_block.then_some(block));
+        packed.extend(command.get_packed_command());
+        let since = Instant::now();
+        // It may have to wait for one that blocks.
+        let deadline = self.member.deadline() + block;
+        let sent = desk.wire.send(&packed, deadline).await;
+        sent.map_err(|failure| self.member.error(failure, "receive"))?;
+        Ok(Read {
+            asking,
+            count,
+            since,
+            deadline,
+        })
+    }
+
+    async fn answer(&mut self, desk: &mut Desk, read: Read) -> Result<Option<End>> {
+        match desk.answer(&read).await {
+            Ok(answer) => self.deliver(answer, &read)?,
+            Err(failure) => {
+                if failure.has_code("READONLY") {
+                    desk.shared.outdate();
+                }
+                return self.refused(desk.place.as_ref(), failure).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// What to do when the server refuses a read.
+    async fn refused(&self, place: Option<&Place>, failure: Failure) -> Result<Option<End>> {
+        let member = self.member;
+        if failure.has_code("NOGROUP") {
+            // The server does not say which of them it is.
+            for (_, stream) in &self.streams {
+                member.heal(stream).await?;
+            }
+            return Ok(None);
+        }
+        // What a deleted stream does to a read that waits for it.
+        if failure.has_code("UNBLOCKED") {
+            return Ok(None);
+        }
+        if let (Some(place), Some(slot), Some(nodes)) = (place, self.slot, member.link.nodes()) {
+            match nodes.follow(slot, &failure, place, member.deadline()).await {
+                Some(Course::There(place)) => return Ok(Some(End::Elsewhere(Some(place)))),
+                Some(Course::Anew) => return Ok(Some(End::Elsewhere(None))),
+                None => {}
+            }
+        }
+        Err(member.error(failure, "receive"))
     }
 
     fn refresh_streams(&mut self) {
-        let streams = self.member.streams();
-        if Arc::ptr_eq(&streams, &self.streams) {
+        let known = self.member.streams();
+        if Arc::ptr_eq(&known, &self.known) {
             return;
         }
-        self.index = (0..)
-            .zip(streams.iter())
-            .map(|(source, stream)| (stream.name().as_bytes().to_vec(), source))
-            .collect();
-        self.streams = streams;
+        let streams = (0..).zip(known.iter().cloned());
+        let ours = |stream: &Topic| self.slot.is_none_or(|slot| slot_of(stream.name()) == slot);
+        self.streams = streams.filter(|(_, stream)| ours(stream)).collect();
+        self.known = known;
     }
 
     /// How long a read waits. An entry may have been ours for that long when it comes, so it is
@@ -256,9 +416,17 @@ impl<'a> Session<'a> {
         block.max(Duration::from_millis(1))
     }
 
-    fn command(&self, block: Duration) -> Cmd {
+    /// How many entries a read asks for from each stream.
+    fn count(&self) -> usize {
+        let config = &self.member.config;
+        let bytes = config.read_ahead_bytes / self.entry_size;
+        let pending = config.max_pending.saturating_sub(self.member.held.count());
+        let room = bytes.min(pending) / self.streams.len().max(1);
+        config.count.min(room).max(1)
+    }
+
+    fn command(&self, count: usize, block: Option<Duration>) -> Cmd {
         let member = self.member;
-        let room = member.config.read_ahead_bytes / self.entry_size / self.streams.len().max(1);
         let mut command = Cmd::new();
         command
             .arg("XREADGROUP")
@@ -266,68 +434,92 @@ impl<'a> Session<'a> {
             .arg(member.group.as_str())
             .arg(member.name.as_str())
             .arg("COUNT")
-            .arg(member.config.count.min(room).max(1))
-            .arg("BLOCK")
-            .arg(u64::try_from(block.as_millis()).unwrap_or(u64::MAX))
-            .arg("STREAMS");
-        for stream in self.streams.iter() {
+            .arg(count);
+        if let Some(block) = block {
+            let block = u64::try_from(block.as_millis()).unwrap_or(u64::MAX);
+            command.arg("BLOCK").arg(block);
+        }
+        command.arg("STREAMS");
+        for (_, stream) in &self.streams {
             command.arg(stream.name());
         }
-        for _ in self.streams.iter() {
+        for _ in &self.streams {
             command.arg(">");
         }
         command
     }
 
-    /// `[[stream, [entry, ...]], ...]`. One entry that can't be understood does not keep the
-    /// others from being delivered.
-    fn deliver(&mut self, reply: Value, sent: Instant) -> Result<()> {
-        let streams = pairs(reply).ok_or_else(|| self.member.malformed("receive"))?;
-        for (stream, entries) in streams {
-            let source = reply::bytes(&stream).and_then(|name| self.index.get(name));
-            let (Some(source), Some(entries)) = (source.copied(), reply::array(entries)) else {
-                return Err(self.member.malformed("receive"));
-            };
-            let mut arrivals = Vec::with_capacity(entries.len());
-            for entry in entries {
-                match reply::entry(entry) {
-                    Some(entry) => arrivals.push(Arrival { entry, attempt: 1 }),
-                    None => tracing::error!(
-                        transport = %self.member.config.name,
-                        group = %self.member.group,
-                        "an entry without an id was received, and is left pending"
-                    ),
-                }
-            }
-            self.note_size(&arrivals);
-            self.member.deliver(source, arrivals, sent);
+    /// `[[stream, [entry, ...]], ...]`, or nothing.
+    fn deliver(&mut self, answer: &[u8], read: &Read) -> Result<()> {
+        self.has_more = false;
+        let mut cursor = Cursor::new(answer);
+        let streams = match cursor.part() {
+            Some(Part::Nil) => return Ok(()),
+            Some(Part::Array(count)) => count,
+            _ => return Err(self.member.malformed("receive")),
+        };
+        for _ in 0..streams {
+            let stream = self.stream(&mut cursor, read);
+            stream.ok_or_else(|| self.member.malformed("receive"))?;
         }
         Ok(())
     }
 
+    /// `[stream, [entry, ...]]`. One entry that can't be understood does not keep the others from
+    /// being delivered.
+    fn stream(&mut self, cursor: &mut Cursor<'_>, read: &Read) -> Option<()> {
+        if cursor.array()? != 2 {
+            return None;
+        }
+        let source = self.source(cursor.bytes()?)?;
+        let count = cursor.array()?;
+        let mut arrivals = Vec::with_capacity(count.min(read.count));
+        for _ in 0..count {
+            let mut inside = cursor.clone();
+            cursor.skip()?;
+            match arrival(&mut inside) {
+                Some(arrival) => arrivals.push(arrival),
+                None => tracing::error!(
+                    transport = %self.member.config.name,
+                    group = %self.member.group,
+                    "an entry without an id was received, and is left pending"
+                ),
+            }
+        }
+        self.has_more |= arrivals.len() >= read.count;
+        self.note_size(&arrivals);
+        self.member.deliver(source, arrivals, read.since);
+        Some(())
+    }
+
     fn note_size(&mut self, arrivals: &[Arrival]) {
-        let size = |arrival: &Arrival| -> usize {
-            let fields = arrival.entry.fields.iter().flatten();
-            fields
-                .map(|field| reply::bytes(field).map_or(0, <[u8]>::len))
-                .sum()
-        };
         if !arrivals.is_empty() {
-            let bytes: usize = arrivals.iter().map(size).sum();
+            let bytes: usize = arrivals.iter().map(|arrival| arrival.read.size).sum();
             // Large ones are remembered for a while: where one was, others are likely.
             self.entry_size = (bytes / arrivals.len()).max(self.entry_size / 2).max(1);
         }
     }
 
-    async fn call(&self, connection: &Connection, command: &Cmd) -> Result<Value> {
-        connection
-            .call(command, self.member.deadline())
-            .await
-            .map_err(|failure| self.member.error(failure, "receive"))
+    fn source(&self, name: &[u8]) -> Option<u32> {
+        let named = |(_, stream): &&(u32, Topic)| stream.name().as_bytes() == name;
+        self.streams.iter().find(named).map(|(source, _)| *source)
     }
 }
 
-/// A count of deliveries as the server keeps it.
-pub(crate) fn attempt(count: Option<u64>) -> u32 {
-    u32::try_from(count.unwrap_or(1).max(1)).unwrap_or(u32::MAX)
+/// `[id, [field, value, ...]]`
+fn arrival(cursor: &mut Cursor<'_>) -> Option<Arrival> {
+    if cursor.array()? != 2 {
+        return None;
+    }
+    let id = EntryId::parse(cursor.bytes()?)?;
+    let fields = match cursor.part()? {
+        Part::Array(count) => count / 2,
+        // One that was deleted has none.
+        Part::Nil => 0,
+        _ => return None,
+    };
+    let fields = (0..fields).map_while(|_| Some((cursor.bytes()?, cursor.bytes()?)));
+    let read = entry::read(fields);
+    let attempt = 1;
+    Some(Arrival { id, read, attempt })
 }

@@ -1,7 +1,7 @@
 //! What has to look and act in one step on the server.
 //!
 //! Always sent whole: the server knows a script again by its text, and they are short and rare.
-//! All of them run on one stream, so they run on a cluster too.
+//! All but [`APPEND_ALL`] run on one stream, so they run on a cluster too.
 
 use crate::client::Cmd;
 use crate::reply::EntryId;
@@ -30,6 +30,37 @@ macro_rules! for_each_entry {
 
 /// Acknowledges the entries that are the member's. Answers a [`Possession`] for each.
 pub(crate) const ACK: &str = for_each_entry!("redis.call('XACK', KEYS[1], ARGV[1], id)");
+
+/// Stores an entry in the second stream and acknowledges one of the first that is the member's, in
+/// one step. Behind the group, the member and the id stand the names and values of the fields.
+/// Answers a [`Possession`].
+pub(crate) const FORWARD: &str = "\
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not pending then
+  return 2
+elseif pending[2] ~= ARGV[2] then
+  return 0
+end
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+return 1
+";
+
+/// What a start that was noted adds to the count of deliveries of an entry. Nothing is delivered
+/// so often; so the server needs no other place for it, and forgets it with the entry.
+pub(crate) const STARTS: u64 = 1_000_000;
+
+/// Notes that an entry is about to be handled, if it is the member's. Answers the count before,
+/// or -1.
+pub(crate) const BEGIN: &str = "\
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)[1]
+if not pending or pending[2] ~= ARGV[2] then
+  return -1
+end
+local count = string.format('%d', pending[4] + 1000000)
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'RETRYCOUNT', count, 'JUSTID')
+return pending[4]
+";
 
 /// Makes the entries that are the member's look as if nobody had touched them since 1970, so
 /// that the next walk of any member takes them. Answers a [`Possession`] for each.
@@ -95,6 +126,13 @@ end
 return removed
 ";
 
+/// Makes a stream without entries, by a group with the name in the first argument that is there
+/// for this one step.
+pub(crate) const CREATE: &str = "\
+redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
+return redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+";
+
 /// Counts a page of up to 1,000 entries behind the id in the first argument. Answers the count
 /// and the last id.
 pub(crate) const COUNT_AFTER: &str = "\
@@ -103,6 +141,36 @@ if #page == 0 then
   return {0, ARGV[1]}
 end
 return {#page, page[#page][1]}
+";
+
+/// Appends entries to streams, all or none. Takes for each the stream's number among the keys, the
+/// count of the arguments of its `XADD` behind the key, and these. Answers the ids; if one can't be
+/// written, takes back what was, and answers its number, counted from 0, and the error.
+///
+/// A server that is out of memory refuses it before its first write, and not later.
+pub(crate) const APPEND_ALL: &str = "\
+local ids, streams, made = {}, {}, {}
+local at = 1
+while at <= #ARGV do
+  local key, count = KEYS[tonumber(ARGV[at])], tonumber(ARGV[at + 1])
+  if redis.call('EXISTS', key) == 0 then
+    made[key] = true
+  end
+  local id = redis.pcall('XADD', key, unpack(ARGV, at + 2, at + 1 + count))
+  if type(id) == 'table' then
+    for i, added in ipairs(ids) do
+      redis.call('XDEL', streams[i], added)
+    end
+    for stream in pairs(made) do
+      redis.call('DEL', stream)
+    end
+    return {#ids, id.err}
+  end
+  ids[#ids + 1] = id
+  streams[#ids] = key
+  at = at + 2 + count
+end
+return ids
 ";
 
 /// Whose an entry is, as the scripts answer it.

@@ -1,10 +1,12 @@
+mod forward;
+
 use std::fmt;
 use std::sync::Arc;
 
-use polybus_core::transport::{AckToken, Settlement, Settler};
-use polybus_core::{Error, ErrorKind, Result};
+use polybus_core::transport::{AckToken, Outgoing, Settlement, Settler};
+use polybus_core::{Error, ErrorKind, Result, Topic};
 
-use crate::client::{Cmd, Pipeline, Value};
+use crate::client::{Cmd, Value};
 use crate::error::{Failure, again};
 use crate::held::{Course, InHand};
 use crate::member::Member;
@@ -40,22 +42,18 @@ impl RedisSettler {
         &self,
         requests: &[Request],
         batch: &[(AckToken, Settlement)],
-    ) -> Result<Vec<Value>> {
-        let mut pipeline = Pipeline::with_capacity(requests.len());
-        for request in requests {
-            pipeline.add_command(self.command(request, batch)?);
-        }
+    ) -> Vec<Result<Value>> {
+        let commands = requests.iter().map(|request| self.command(request, batch));
+        let commands = match commands.collect::<Result<Vec<_>>>() {
+            Ok(commands) => commands,
+            Err(error) => return requests.iter().map(|_| Err(again(&error))).collect(),
+        };
         let member = &self.member;
         let deadline = member.deadline();
-        let connection = member.link.connection(deadline).await;
-        let connection = connection.map_err(|error| error.with_operation("settle"))?;
-        connection
-            .pipeline(&pipeline, deadline)
-            .await
-            .map_err(|failure| member.error(failure, "settle"))
+        member.link.pipeline_of(commands, "settle", deadline).await
     }
 
-    fn command(&self, request: &Request, batch: &[(AckToken, Settlement)]) -> Result<Cmd> {
+    fn command(&self, request: &Request, batch: &[(AckToken, Settlement)]) -> Result<(Topic, Cmd)> {
         let member = &self.member;
         let Some(stream) = member.stream(request.source) else {
             return Err(self.stale("the token is not from this subscriber"));
@@ -78,13 +76,17 @@ impl RedisSettler {
             .iter()
             .map(|item| InHand::from(batch[*item].0).id);
         scripts::push_ids(&mut command, ids);
-        Ok(command)
+        Ok((stream, command))
     }
 
-    /// One result for each item of a request that was answered.
-    fn judge(&self, request: &Request, reply: Value) -> Vec<Result<()>> {
+    /// One result for each item of a request.
+    fn judge(&self, request: &Request, reply: Result<Value>) -> Vec<Result<()>> {
         let count = request.items.len();
         let all = |result: &dyn Fn() -> Result<()>| (0..count).map(|_| result()).collect();
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => return all(&|| Err(again(&error))),
+        };
         if let Value::ServerError(error) = reply {
             let failure = Failure::Server(error);
             if failure.has_code("NOGROUP") {
@@ -148,23 +150,14 @@ impl Settler for RedisSettler {
             .collect();
         let requests = requests(batch, &courses);
         let replies = match requests.is_empty() {
-            true => Ok(Vec::new()),
+            true => Vec::new(),
             false => self.send(&requests, batch).await,
         };
-        match replies {
-            Ok(replies) => {
-                for (request, reply) in requests.iter().zip(replies) {
-                    let judged = self.judge(request, reply);
-                    self.note(request, batch, &judged);
-                    for (item, result) in request.items.iter().zip(judged) {
-                        results[*item] = Some(result);
-                    }
-                }
-            }
-            Err(error) => {
-                for item in requests.iter().flat_map(|request| &request.items) {
-                    results[*item] = Some(Err(again(&error)));
-                }
+        for (request, reply) in requests.iter().zip(replies) {
+            let judged = self.judge(request, reply);
+            self.note(request, batch, &judged);
+            for (item, result) in request.items.iter().zip(judged) {
+                results[*item] = Some(result);
             }
         }
         let missing = || Err(self.member.malformed("settle"));
@@ -172,6 +165,14 @@ impl Settler for RedisSettler {
             .into_iter()
             .map(|result| result.unwrap_or_else(missing))
             .collect()
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        self.forward_all(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.note_start(token).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {

@@ -1,6 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polybus_core::transport::{Delivery, Subscriber, Subscription};
@@ -13,7 +12,7 @@ use crate::config::{MAX_DURATION, RedisConfig};
 use crate::connection::{Connection, Link};
 use crate::member::{Member, start_id, unique_name};
 use crate::settle::RedisSettler;
-use crate::{claim, discovery, heartbeat, reader, reply, scripts};
+use crate::{claim, discovery, heartbeat, readers, reply, scripts};
 
 /// The shortest `takeover_after`: below it a busy machine can't keep what it has.
 const SHORTEST_TAKEOVER: Duration = Duration::from_millis(100);
@@ -55,15 +54,16 @@ impl RedisSubscriber {
         ));
         let connection = member.link.connection(member.deadline()).await?;
         check_scripts(&member, &connection).await?;
+        drop(connection);
         let mut streams = subscription.topics;
         streams.extend(discovery::find(&member, &subscription.patterns).await?);
         for stream in &streams {
-            member.create_group(&connection, stream, &start).await?;
+            member.create_group(stream, &start).await?;
         }
         member.add_streams(streams);
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(reader::run(Arc::clone(&member)));
+        tasks.spawn(readers::run(Arc::clone(&member)));
         tasks.spawn(claim::run(Arc::clone(&member)));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
         if let Some(interval) = config.discovery_interval
@@ -86,7 +86,7 @@ impl RedisSubscriber {
         self.member.lost()
     }
 
-    /// Waits until the tasks have ended. The reader ends when its read is answered, which is
+    /// Waits until the tasks have ended. A reader ends when its read is answered, which is
     /// now, where the server lets us unblock it.
     async fn stop(&mut self) {
         self.member.stop.cancel();
@@ -101,26 +101,36 @@ impl RedisSubscriber {
     }
 
     async fn unblock(&self) {
-        let reading = self.member.reading.load(Ordering::Relaxed);
-        let Some(connection) = self.member.link.current().filter(|_| reading != 0) else {
-            return;
-        };
-        let mut command = Cmd::new();
-        command.arg("CLIENT").arg("UNBLOCK").arg(reading);
-        // If the server refuses, the read ends by itself in time.
-        let _ = connection.call(&command, self.member.deadline()).await;
+        let member = &self.member;
+        let reading = member
+            .reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for reading in reading.into_values() {
+            let connection = match (&reading.node, member.link.nodes()) {
+                (Some(node), Some(nodes)) => nodes.current_at(node),
+                _ => member.link.current(),
+            };
+            let Some(connection) = connection else {
+                continue;
+            };
+            let mut command = Cmd::new();
+            command.arg("CLIENT").arg("UNBLOCK").arg(reading.id);
+            // If the server refuses, the read ends by itself in time.
+            let _ = connection.call(&command, member.deadline()).await;
+        }
     }
 
     /// Gives back what is pending for this member, and removes it where nothing is.
     async fn leave(&self, deadline: Instant) -> Result<()> {
         let member = &self.member;
-        let connection = member.link.connection(deadline).await?;
         for stream in member.streams().iter() {
             let mut start = "-".to_owned();
             loop {
                 let arguments = [member.group.as_str(), &member.name, &start];
                 let command = scripts::call(scripts::LEAVE, stream.name(), &arguments);
-                let reply = match connection.call(&command, deadline).await {
+                let reply = match member.link.ask(stream.name(), &command, deadline).await? {
                     Ok(reply) => reply,
                     // The group is gone, and with it what was pending.
                     Err(failure) if failure.has_code("NOGROUP") => break,

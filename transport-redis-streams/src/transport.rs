@@ -2,17 +2,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use polybus_core::Result;
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{
     Capabilities, DynTransport, KeyOrder, Subscription, Transport, TransportConfig,
     TransportFactory,
 };
+use polybus_core::{ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::admin::RedisAdmin;
 use crate::client::{Client, Cmd};
 use crate::config::RedisConfig;
 use crate::connection::{Connection, Link};
+use crate::idempotency::RedisIdempotency;
 use crate::publisher::RedisPublisher;
 use crate::reply;
 use crate::subscriber::RedisSubscriber;
@@ -25,6 +27,7 @@ pub struct RedisTransport {
     client: Client,
     config: RedisConfig,
     link: Arc<Link>,
+    idempotency: Arc<RedisIdempotency>,
 }
 
 impl RedisTransport {
@@ -48,10 +51,12 @@ impl RedisTransport {
             .await?;
         warn_of_eviction(&config, &connection).await;
         let link = Arc::new(Link::new(client.clone(), Some(connection)));
+        let idempotency = RedisIdempotency::new(&client, config.operation_deadline);
         Ok(Self {
             client,
             config,
             link,
+            idempotency: Arc::new(idempotency),
         })
     }
 }
@@ -70,6 +75,12 @@ impl Transport for RedisTransport {
             .with_start_at_time()
             .with_creates_topics()
             .with_discovery()
+            .with_transactions()
+            .with_forward()
+            .with_begin()
+            .with_browse()
+            .with_purge()
+            .with_idempotency()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {
@@ -77,11 +88,23 @@ impl Transport for RedisTransport {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<RedisSubscriber> {
+        if subscription.exactly_once {
+            let why = "Redis can't store what is published and the acknowledgement of an event in one step";
+            let error = self.client.origin().plain(ErrorKind::Unsupported, why);
+            return Err(error.with_operation("subscribe").with_note(
+                "read and publish on a transport that can, or handle events at least once",
+            ));
+        }
         RedisSubscriber::join(&self.client, &self.config, subscription).await
     }
 
     fn admin(&self) -> RedisAdmin {
         RedisAdmin::new(Arc::clone(&self.link), self.config.operation_deadline)
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        let store = Arc::clone(&self.idempotency);
+        Some(store)
     }
 }
 

@@ -7,12 +7,15 @@ mod crashes;
 mod delivery;
 mod faults;
 mod groups;
+mod idempotency;
 mod order;
 mod pressure;
 mod publishing;
+mod replacing;
 mod reset;
 mod settling;
 mod start;
+mod transactions;
 mod undecodable;
 
 use crate::case::Case;
@@ -44,6 +47,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     const THEMES: &[&[Case]] = &[
         delivery::CASES,
         publishing::CASES,
+        transactions::CASES,
         closing::CASES,
         content::CASES,
         groups::CASES,
@@ -55,6 +59,8 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         undecodable::CASES,
         pressure::CASES,
         admin::CASES,
+        replacing::CASES,
+        idempotency::CASES,
         faults::CASES,
     ];
     THEMES.iter().copied().flatten()

@@ -1,20 +1,21 @@
 //! The memory transport with a flaw built in.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use polybus_core::idempotency::IdempotencyStore;
 use polybus_core::transport::{
-    AckToken, Admin, Capabilities, Delivery, Headers, Lag, Outcome, Outgoing, Position, Publisher,
-    RawRecord, Settlement, Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec,
-    Transport,
+    AckToken, Capabilities, Delivery, Headers, Outcome, Outgoing, Position, Publisher, RawRecord,
+    Settlement, Settler, Start, Subscriber, Subscription, Transport,
 };
 use polybus_core::{Error, ErrorKind, Event, Result, Topic};
-use polybus_memory::{
-    MemoryAdmin, MemoryPublisher, MemorySettler, MemorySubscriber, MemoryTransport,
-};
+use polybus_memory::{MemoryPublisher, MemorySettler, MemorySubscriber, MemoryTransport};
 use tokio::time::Instant;
 
+use crate::admin::FlawedAdmin;
 use crate::flaws::Flaw;
+use crate::store::FlawedStore;
 
 /// A flaw strikes each time so many events have passed.
 const EVERY: usize = 29;
@@ -24,7 +25,11 @@ pub(crate) struct FlawedTransport {
     inner: MemoryTransport,
     flaw: Flaw,
     passed: Arc<AtomicUsize>,
+    starts: Starts,
 }
+
+/// How many times a start was noted, by topic and offset.
+type Starts = Arc<Mutex<HashMap<(u32, u64), u32>>>;
 
 pub(crate) struct FlawedPublisher {
     inner: MemoryPublisher,
@@ -45,11 +50,8 @@ pub(crate) struct FlawedSettler {
     flaw: Flaw,
     delivered: Arc<Mutex<Vec<(Topic, Position, AckToken)>>>,
     between: Arc<tokio::sync::Mutex<()>>,
-}
-
-pub(crate) struct FlawedAdmin {
-    inner: MemoryAdmin,
-    flaw: Flaw,
+    starts: Starts,
+    transport: MemoryTransport,
 }
 
 impl FlawedTransport {
@@ -58,6 +60,7 @@ impl FlawedTransport {
             inner,
             flaw,
             passed: Arc::default(),
+            starts: Arc::default(),
         }
     }
 
@@ -76,7 +79,7 @@ impl Transport for FlawedTransport {
     type Admin = FlawedAdmin;
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.inner.capabilities().with_begin()
     }
 
     async fn publisher(&self) -> Result<FlawedPublisher> {
@@ -106,6 +109,8 @@ impl Transport for FlawedTransport {
                 flaw: self.flaw,
                 delivered: Arc::default(),
                 between: Arc::default(),
+                starts: self.starts.clone(),
+                transport: self.inner.clone(),
             },
             transport: self.clone(),
         };
@@ -113,6 +118,13 @@ impl Transport for FlawedTransport {
             subscriber.join().await?;
         }
         Ok(subscriber)
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Some(Arc::new(FlawedStore {
+            inner: self.inner.idempotency()?,
+            flaw: self.flaw,
+        }))
     }
 
     fn admin(&self) -> FlawedAdmin {
@@ -144,6 +156,26 @@ impl Publisher for FlawedPublisher {
         }
         let outcomes = self.inner.publish(&stored).await;
         self.tell(batch, outcomes)
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        match self.transport.flaw {
+            Flaw::StoresPartOfTransactions => {
+                let (stored, rest) = batch.split_at(batch.len() / 2);
+                let mut positions = self.inner.publish_together(stored).await?;
+                positions.extend(rest.iter().map(|_| Position::new(0, 0)));
+                Ok(positions)
+            }
+            Flaw::StoresWhatWasAborted => {
+                let outcomes = self.inner.publish(batch).await.into_iter();
+                outcomes.map(Outcome::into_result).collect()
+            }
+            Flaw::ReordersTransactions => {
+                let reversed: Vec<_> = batch.iter().rev().cloned().collect();
+                self.inner.publish_together(&reversed).await
+            }
+            _ => self.inner.publish_together(batch).await,
+        }
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -444,47 +476,68 @@ impl Settler for FlawedSettler {
         }
     }
 
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let Some(inner) = self.inner.get() else {
+            return Err(Error::new(ErrorKind::Stale, "never joined"));
+        };
+        let apart = self.transport.publisher().await?;
+        match self.flaw {
+            Flaw::PublishesWithoutSettling => apart.publish_together(batch).await,
+            Flaw::SettlesBeforePublishing => {
+                self.ack(acks).await;
+                apart.publish_together(batch).await
+            }
+            Flaw::PublishesWhatIsStale | Flaw::RepeatsSteps => {
+                let positions = apart.publish_together(batch).await?;
+                let settled = inner.settle_together(acks, &[]).await;
+                match self.flaw {
+                    Flaw::RepeatsSteps => settled.map(|_| positions),
+                    _ => Ok(positions),
+                }
+            }
+            _ => inner.settle_together(acks, batch).await,
+        }
+    }
+
     fn is_current(&self, token: AckToken) -> bool {
         self.flaw != Flaw::NothingIsCurrent
             && self.inner.get().is_none_or(|inner| inner.is_current(token))
     }
-}
 
-impl Admin for FlawedAdmin {
-    async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
-        self.inner.ensure_topics(topics).await
-    }
-
-    async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
-        let mut told = self.inner.describe(topics).await?;
-        if self.flaw == Flaw::SaysTopicsExist {
-            for (one, topic) in told.iter_mut().zip(topics) {
-                one.get_or_insert_with(|| TopicDescription::new(topic.name(), 1, 0));
-            }
-        }
-        Ok(told)
-    }
-
-    async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
-        let lag = self.inner.lag(group, topics).await?;
-        Ok(match self.flaw {
-            Flaw::HasNoLag => lag.iter().map(|_| Lag::default()).collect(),
-            _ => lag,
-        })
-    }
-
-    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let Some(inner) = self.inner.get() else {
+            let stale = || Err(Error::new(ErrorKind::Stale, "never joined"));
+            return batch.iter().map(|_| stale()).collect();
+        };
+        let letters: Vec<_> = batch.iter().map(|(_, letter)| letter.clone()).collect();
         match self.flaw {
-            Flaw::ForgetsToReset => Ok(()),
-            Flaw::ResetsUnderMembers => {
-                let _ = self.inner.reset(group, topics, to).await;
-                Ok(())
+            Flaw::ForwardsWithoutAck | Flaw::ForwardsTwice => {
+                let publisher = self.transport.publisher().await;
+                let publisher = publisher.expect("memory has publishers");
+                let outcomes = publisher.publish(&letters).await.into_iter();
+                let results = outcomes.map(|outcome| outcome.into_result().map(drop));
+                if self.flaw == Flaw::ForwardsTwice {
+                    let tokens: Vec<_> = batch.iter().map(|(token, _)| *token).collect();
+                    self.ack(&tokens).await;
+                }
+                results.collect()
             }
-            _ => self.inner.reset(group, topics, to).await,
+            Flaw::AcksWithoutForwarding => {
+                let acks = batch.iter().map(|(token, _)| (*token, Settlement::Ack));
+                inner.settle(&acks.collect::<Vec<_>>()).await
+            }
+            _ => inner.forward(batch).await,
         }
     }
 
-    async fn health(&self) -> Result<()> {
-        self.inner.health().await
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        let mut starts = self.starts.lock().expect("no holder of the lock panics");
+        let noted = starts.entry((token.source, token.id[0])).or_default();
+        *noted += u32::from(self.flaw != Flaw::ForgetsStarts);
+        Ok(noted.saturating_sub(1))
     }
 }

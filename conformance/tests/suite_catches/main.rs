@@ -4,8 +4,10 @@
 //! A flaw's name as an argument runs that one alone: `cargo test -p polybus-conformance --test
 //! suite_catches -- LosesOnCancel`.
 
+mod admin;
 mod flawed;
 mod flaws;
+mod store;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};

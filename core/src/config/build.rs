@@ -40,6 +40,7 @@ struct Keys {
 #[derive(Deserialize)]
 struct TransportKeys {
     kind: Text,
+    prefix: Option<Text>,
 }
 
 #[derive(Deserialize, Default)]
@@ -100,14 +101,18 @@ route_keys!(DefaultKeys {
 route_keys!(RouteKeys {
     pattern: Pattern,
     transport: Text,
-    topic: Text
+    topic: Text,
+    format: Option<Text>
 });
 
 pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
-    let keys: Keys = deserialize(root, Path::ROOT, Shown::Values)?;
+    let mut keys: Keys = deserialize(root, Path::ROOT, Shown::Values)?;
     check_service(root, &keys.service)?;
-    for (name, subscription) in &keys.subscriptions {
+    for (name, subscription) in &mut keys.subscriptions {
         check_subscription(root, name, subscription)?;
+        if let Some(idempotency) = &mut subscription.idempotency {
+            idempotency.origin = origin(root, &["subscriptions", name, "idempotency", "store"]);
+        }
     }
     Ok(Config {
         service: keys.service,
@@ -135,8 +140,13 @@ pub(super) fn replace_transports(root: &mut Node) {
     for (_, node) in transports.nodes_mut() {
         if let Value::Table(section) = &mut node.value {
             let kind = Value::String("memory".to_owned());
+            let prefix = section.child("prefix").cloned();
             *section = Table::default();
             section.push("kind", Node::new(kind, node.origin.clone()));
+            // Topics have the same names as on servers.
+            if let Some(prefix) = prefix {
+                section.push("prefix", prefix);
+            }
         }
     }
 }
@@ -148,7 +158,17 @@ fn check_service(root: &Node, service: &ServiceConfig) -> Result<()> {
             .error("service.name", "is empty")
             .with_note("name the service: it is the source of its events"));
     }
-    Ok(())
+    let Some(text) = &service.origin else {
+        return Ok(());
+    };
+    if Pattern::parse(text).is_ok_and(|it| it.is_literal()) {
+        return Ok(());
+    }
+    let origin = origin(root, &["service", "origin"]);
+    let what = format!("`{text}` is not the beginning of an event type");
+    Err(origin
+        .error("service.origin", &what)
+        .with_note("write words with dots between them, as `eu.de`"))
 }
 
 fn check_subscription(root: &Node, name: &str, subscription: &SubscriptionConfig) -> Result<()> {
@@ -165,19 +185,23 @@ fn transports(root: &Node) -> Result<BTreeMap<Text, TransportSection>> {
         return Ok(BTreeMap::new());
     };
     let kinds: BTreeMap<Text, TransportKeys> = deserialize(node, Path::Start(KEY), Shown::Nothing)?;
-    let sections = kinds.into_iter().map(|(name, TransportKeys { kind })| {
-        let origin = origin(node, &[&name]);
-        let table = node.child(&name).and_then(Node::as_table);
-        let mut table = table.cloned().unwrap_or_default();
-        table.remove("kind");
-        let section = Section::new(table, origin.clone(), path(&[KEY, &name]));
-        let section = TransportSection {
-            kind,
-            section,
-            origin,
-        };
-        (name, section)
-    });
+    let sections = kinds
+        .into_iter()
+        .map(|(name, TransportKeys { kind, prefix })| {
+            let origin = origin(node, &[&name]);
+            let table = node.child(&name).and_then(Node::as_table);
+            let mut table = table.cloned().unwrap_or_default();
+            table.remove("kind");
+            table.remove("prefix");
+            let section = Section::new(table, origin.clone(), path(&[KEY, &name]));
+            let section = TransportSection {
+                kind,
+                prefix,
+                section,
+                origin,
+            };
+            (name, section)
+        });
     Ok(sections.collect())
 }
 
@@ -210,6 +234,7 @@ fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
             pattern: keys.pattern,
             transport: keys.transport,
             topic: keys.topic,
+            format: keys.format,
             publish,
             origins: route_origins(node),
         })
@@ -223,6 +248,7 @@ fn route_origins(node: &Node) -> RouteOrigins {
         transport: origin(node, &["transport"]),
         topic: origin(node, &["topic"]),
         fallback: origin(node, &["fallback", "transport"]),
+        format: origin(node, &["format"]),
     }
 }
 

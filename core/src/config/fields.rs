@@ -50,6 +50,17 @@ pub fn optional_duration<'de, D: Deserializer<'de>>(
     duration(deserializer).map(Some)
 }
 
+/// A duration, or `false` for none.
+///
+/// # Errors
+///
+/// That of the deserializer, for a value that is neither.
+pub fn duration_or_false<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    deserializer.deserialize_any(DurationOrFalse)
+}
+
 /// A number of bytes: a whole number, or text with a unit: `"1MiB"` is 1,048,576 bytes, `"1MB"`
 /// 1,000,000.
 ///
@@ -75,6 +86,31 @@ where
         return Err(D::Error::custom("must be at least 1"));
     }
     Ok(number)
+}
+
+struct DurationOrFalse;
+
+impl Visitor<'_> for DurationOrFalse {
+    type Value = Option<Duration>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration, as `\"30s\"`, or `false`")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+        match value {
+            false => Ok(None),
+            true => Err(E::custom("must be a duration, as `\"30s\"`, or `false`")),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        match text {
+            // From `${VAR}`, which is always text.
+            "false" => Ok(None),
+            text => parse_duration(text).map(Some).map_err(E::custom),
+        }
+    }
 }
 
 struct Size;

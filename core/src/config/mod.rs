@@ -3,6 +3,7 @@
 //! ```toml
 //! [service]
 //! name = "deal-monitor"            # the source of events and the default group
+//! prefix = "${STAGE:-}"            # before the name of every topic, as `staging.`
 //!
 //! [transports.redis]
 //! kind = "redis-streams"
@@ -21,6 +22,8 @@
 //! [subscriptions.deal-watch]       # settings of the subscription of this name
 //! concurrency = 64
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
+//! # and outside of the lane: retry = { .., delayed = { pauses = ["1m", "10m"] } }
+//! idempotency = { store = "redis", lease = "30s", retain = "7d" }
 //! ```
 //!
 //! # The environment
@@ -35,10 +38,12 @@
 //! key that the file has may be spelled in upper case, and with `_` for `-`.
 
 mod build;
+mod delayed;
 mod deserialize;
 mod environment;
 mod fault;
 pub mod fields;
+mod idempotency;
 mod model;
 mod origin;
 mod publishing;
@@ -53,7 +58,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
+pub use idempotency::IdempotencyConfig;
 pub(crate) use model::RouteOrigins;
 pub use model::{DefaultRoute, RouteConfig, RoutingConfig, ServiceConfig, TransportSection};
 pub use origin::Origin;
@@ -63,9 +70,10 @@ pub use publishing::{
 };
 pub use section::Section;
 pub use subscription::{
-    DeadLetter, DeadLetterTopic, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
+    DeadLetter, DeadLetterTopic, OnFailure, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
 };
 
+use crate::topic::TopicPrefix;
 use crate::{Result, Text};
 use environment::Environment;
 
@@ -117,8 +125,9 @@ impl Config {
         Self::parse(&text, &name)
     }
 
-    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name,
-    /// and what its section says is not read, so that no variable in it need be set.
+    /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name and
+    /// with its `prefix`. What else its section says is not read, so that no variable in it need
+    /// be set.
     ///
     /// # Errors
     ///
@@ -160,6 +169,13 @@ impl Config {
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
         read(text, file_name, &Environment::new(variables), |_| {})
+    }
+
+    /// What stands before the names of a transport's topics: its own `prefix`, or the service's.
+    pub fn topic_prefix(&self, transport: &str) -> TopicPrefix {
+        let section = self.transports.get(transport);
+        let own = section.and_then(|section| section.prefix.as_ref());
+        TopicPrefix::new(own.unwrap_or(&self.service.prefix).clone())
     }
 
     /// The settings of the subscription of a name, the defaults if it has none.

@@ -25,6 +25,15 @@ pub struct ServiceConfig {
         deserialize_with = "fields::size"
     )]
     pub max_event_size: usize,
+    /// What stands before the name of every topic, on every transport, as `"staging."`. A name that
+    /// begins with it is left as it is. Default: nothing.
+    #[serde(default)]
+    pub prefix: Text,
+    /// Where the service runs, as `"eu.de"`: what stands, with a dot, before the types of the
+    /// events that it publishes, and of those that its typed handlers take. Routes and patterns
+    /// are of the whole type. Default: nothing.
+    #[serde(default)]
+    pub origin: Option<Text>,
 }
 
 impl ServiceConfig {
@@ -34,6 +43,8 @@ impl ServiceConfig {
             name: name.into(),
             shutdown_deadline: Self::default_deadline(),
             max_event_size: Self::default_event_size(),
+            prefix: Text::default(),
+            origin: None,
         }
     }
 
@@ -52,6 +63,9 @@ impl ServiceConfig {
 pub struct TransportSection {
     /// The kind under which its factory is registered.
     pub kind: Text,
+    /// What stands before the name of every topic here, in place of the service's
+    /// [`prefix`](ServiceConfig::prefix). Default: that one.
+    pub prefix: Option<Text>,
     /// The other settings, which the factory reads.
     pub section: Section,
     /// Where the transport was declared.
@@ -63,6 +77,7 @@ impl TransportSection {
     pub fn new(kind: impl Into<Text>, section: Section) -> Self {
         Self {
             kind: kind.into(),
+            prefix: None,
             section,
             origin: Origin::Code,
         }
@@ -111,8 +126,11 @@ pub struct RouteConfig {
     /// The name of the transport they travel on.
     pub transport: Text,
     /// The topic they travel in: a name, in which `{type}` stands for the event type and `{1}`,
-    /// `{2}` for its segments, counted from 1.
+    /// `{2}` for its segments, counted from 1. `{{` and `}}` are braces, as in the hash tag of
+    /// `{{user}}-events`.
     pub topic: Text,
+    /// The [format](crate::format) of the topic's records. Default: the transport's own, CloudEvents.
+    pub format: Option<Text>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -125,6 +143,7 @@ impl RouteConfig {
             pattern,
             transport: transport.into(),
             topic: topic.into(),
+            format: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -143,4 +162,5 @@ pub(crate) struct RouteOrigins {
     pub(crate) transport: Origin,
     pub(crate) topic: Origin,
     pub(crate) fallback: Origin,
+    pub(crate) format: Origin,
 }

@@ -21,6 +21,12 @@ pub struct PublishingConfig {
     /// have more. Default: 64 MiB.
     #[serde(deserialize_with = "bytes")]
     pub max_queued_bytes: u32,
+    /// How many events one transaction may hold, at least 1. Default: 10,000.
+    #[serde(deserialize_with = "fields::positive")]
+    pub max_transaction_events: usize,
+    /// How many bytes the events of one transaction may have, attributes and data. Default: 16 MiB.
+    #[serde(deserialize_with = "fields::size")]
+    pub max_transaction_bytes: usize,
     /// What is kept of events that failed for good.
     pub failed: FailedConfig,
 }
@@ -30,6 +36,8 @@ impl Default for PublishingConfig {
         Self {
             max_queued_events: 100_000,
             max_queued_bytes: 64 << 20,
+            max_transaction_events: 10_000,
+            max_transaction_bytes: 16 << 20,
             failed: FailedConfig::default(),
         }
     }
@@ -98,6 +106,10 @@ impl PublishConfig {
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
         }
+        if self.retry.delayed.is_some() {
+            let what = "is for subscriptions: what is published waits in its place".to_owned();
+            return Some((&["retry", "delayed"], what));
+        }
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             let what = "must be longer than an answer takes, so not zero".to_owned();
             return Some((&["timeout"], what));
@@ -112,8 +124,8 @@ impl PublishConfig {
 /// How events are gathered into batches: `batch = { .. }` of a route.
 ///
 /// An event that comes while nothing is out leaves at once. While a batch is out, events gather,
-/// and the next batch leaves when one comes back, when it is full, or when its first event has
-/// waited for `max_wait`.
+/// and the next batch leaves when one comes back, when it is full or has 64 events, or when its first
+/// event has waited for `max_wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

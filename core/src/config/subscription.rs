@@ -4,7 +4,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
-use super::fields;
+use super::delayed::DelayedRetry;
+use super::{IdempotencyConfig, fields};
+use crate::topic::TopicPrefix;
 use crate::transport::Start;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -27,14 +29,25 @@ pub struct SubscriptionConfig {
     /// When a failed event is handled again.
     pub retry: RetryConfig,
     /// Where an event goes that failed for good: a topic's name in which `{topic}` stands for
-    /// the event's own topic, or `false` for nowhere. Default: `{topic}.dlq`.
+    /// the event's own topic, or `false` for nowhere: then it is tried again for as long as it
+    /// takes, and after `max_in_flight_age` nothing else is read. Default: `{topic}.dlq`.
     pub dead_letter: DeadLetter,
     /// What becomes of an event that no handler takes. Default: it is acknowledged and counted.
     pub unhandled: Unhandled,
     /// How many events may be received and not settled, at least `concurrency`: beyond it the
-    /// subscription stops reading. Default: 1024.
+    /// subscription stops reading, until half of them are settled. Default: 1024.
     #[serde(deserialize_with = "fields::positive")]
     pub max_in_flight: usize,
+    /// How many bytes these events may have before the subscription stops reading, at least 1.
+    /// The size of events is known when they have come, so one read may bring more. Default:
+    /// 64 MiB.
+    #[serde(deserialize_with = "positive_size")]
+    pub max_in_flight_bytes: usize,
+    /// How old the oldest of these events may get before the subscription stops reading, until
+    /// that one is done; `false` for any age. It bounds what a crash repeats where the server
+    /// keeps a position: everything behind the oldest. Default: 10 min.
+    #[serde(deserialize_with = "fields::duration_or_false")]
+    pub max_in_flight_age: Option<Duration>,
     /// How long one event may stay unsettled before the transport may take the member for dead
     /// and give its events to another, where it goes by time. Longer than any handler takes, its
     /// retries included. Default: 60 s.
@@ -44,6 +57,17 @@ pub struct SubscriptionConfig {
     /// failed, worth another try. Default: no limit. At most `takeover_after`.
     #[serde(deserialize_with = "fields::optional_duration")]
     pub handler_timeout: Option<Duration>,
+    /// Whether what handlers publish in a [`Transaction`](crate::middleware::Transaction) and the
+    /// acknowledgement of their events, dead letters included, are stored in one step: each event
+    /// then takes effect once on what is published, whatever fails. For one transport that can do
+    /// so ([`exactly_once`](crate::transport::Capabilities::exactly_once)). A handler that takes a
+    /// `Transaction` turns it on. Default: off.
+    pub exactly_once: bool,
+    /// Keeps an event that comes twice from being handled twice. Default: off.
+    pub idempotency: Option<IdempotencyConfig>,
+    /// What becomes of the subscription when it fails: a transport refuses it for good, or
+    /// `unhandled` says so. Default: it stops, and with it a bus that runs.
+    pub on_failure: OnFailure,
 }
 
 impl Default for SubscriptionConfig {
@@ -57,15 +81,36 @@ impl Default for SubscriptionConfig {
             dead_letter: DeadLetter::default(),
             unhandled: Unhandled::default(),
             max_in_flight: 1024,
+            max_in_flight_bytes: 64 << 20,
+            max_in_flight_age: Some(Duration::from_secs(600)),
             takeover_after: Duration::from_secs(60),
             handler_timeout: None,
+            exactly_once: false,
+            idempotency: None,
+            on_failure: OnFailure::default(),
         }
     }
 }
 
 impl SubscriptionConfig {
+    /// Checks settings that were made in code against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`], naming the first key whose value contradicts another's.
+    pub fn check(&self) -> Result<()> {
+        self.contradiction().map_or(Ok(()), |(keys, what)| {
+            let key = keys.join(".");
+            Err(Error::new(ErrorKind::Config, format!("{key}: {what}")))
+        })
+    }
+
     /// The first key whose value contradicts another's, and how.
     pub(super) fn contradiction(&self) -> Option<(&'static [&'static str], String)> {
+        let idempotency = self.idempotency.as_ref();
+        if let Some(found) = idempotency.and_then(IdempotencyConfig::contradiction) {
+            return Some(found);
+        }
         if self.group.as_ref().is_some_and(Text::is_empty) {
             return Some((&["group"], "is empty".to_owned()));
         }
@@ -78,6 +123,18 @@ impl SubscriptionConfig {
             let (base, max) = (self.retry.base, self.retry.max);
             let what = format!("{base:?} is over `max`, which is {max:?}");
             return Some((&["retry", "base"], what));
+        }
+        if let Some((key, what)) = self
+            .retry
+            .delayed
+            .as_ref()
+            .and_then(|delayed| delayed.contradiction(self.retry.max_attempts))
+        {
+            return Some((key, what));
+        }
+        if self.max_in_flight_age.is_some_and(|age| age.is_zero()) {
+            let what = "leaves an event no time; write `false` for any age";
+            return Some((&["max_in_flight_age"], what.to_owned()));
         }
         if self.takeover_after.is_zero() {
             let what = "must be longer than any handler takes, so not zero";
@@ -107,6 +164,9 @@ pub enum Ordering {
     /// Events of one key are handled one after the other, in their order. The default.
     #[default]
     Key,
+    /// Events of one partition are, those without a key too: one at a time on a transport without
+    /// partitions, for each topic.
+    Partition,
     /// None do.
     None,
 }
@@ -125,6 +185,19 @@ pub enum Unhandled {
     Stop,
 }
 
+/// What becomes of a subscription that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It stops; a bus in `run_until` then ends with its error. The default.
+    #[default]
+    Stop,
+    /// It gives back what it has, joins its groups again after a pause and goes on: the first pause
+    /// is a second, and they double up to a minute.
+    Restart,
+}
+
 /// When a failed event is handled again: after `base`, then after twice as long each time, up
 /// to `max`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -140,6 +213,9 @@ pub struct RetryConfig {
     /// The longest pause. Default: 30 s.
     #[serde(deserialize_with = "fields::duration")]
     pub max: Duration,
+    /// Long pauses, which an event makes in a topic of its own while later events of its key go
+    /// on. Default: none.
+    pub delayed: Option<DelayedRetry>,
 }
 
 impl Default for RetryConfig {
@@ -148,6 +224,7 @@ impl Default for RetryConfig {
             max_attempts: 5,
             base: Duration::from_millis(200),
             max: Duration::from_secs(30),
+            delayed: None,
         }
     }
 }
@@ -162,18 +239,25 @@ pub enum DeadLetter {
 }
 
 impl DeadLetter {
-    /// The topic for what failed in a topic, if there is one.
-    pub fn topic(&self, topic: &Topic) -> Option<Topic> {
+    /// The topic for what failed in a topic, if there is one. The prefix of the transport's topics
+    /// stands before its name too.
+    pub fn topic(&self, topic: &Topic, prefix: &TopicPrefix) -> Option<Topic> {
         match self {
-            Self::Topic(template) => Some(template.fill(topic)),
+            Self::Topic(template) => {
+                let filled = template.fill(prefix.strip(topic.name()));
+                Some(prefix.apply(&filled))
+            }
             Self::Off => None,
         }
     }
 
     /// Whether a topic's name is that of dead letters of some topic.
-    pub fn covers(&self, topic: &Topic) -> bool {
+    pub fn covers(&self, topic: &Topic, prefix: &TopicPrefix) -> bool {
         match self {
-            Self::Topic(template) => template.covers(topic),
+            Self::Topic(template) => {
+                topic.name().starts_with(prefix.as_str())
+                    && template.covers(prefix.strip(topic.name()))
+            }
             Self::Off => false,
         }
     }
@@ -181,13 +265,18 @@ impl DeadLetter {
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        Self::Topic(DeadLetterTopic(Text::new_static("{topic}.dlq")))
+        Self::Topic(DeadLetterTopic::new("{topic}.dlq"))
     }
 }
 
 /// The name of a dead-letter topic, in which `{topic}` stands for the topic an event failed in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeadLetterTopic(Text);
+pub struct DeadLetterTopic {
+    template: Text,
+    /// What stands before the first and behind the last `{topic}`, if there is one. Looked at for
+    /// every delivery.
+    around: Option<(Text, Text)>,
+}
 
 impl DeadLetterTopic {
     const TOPIC: &'static str = "{topic}";
@@ -207,32 +296,42 @@ impl DeadLetterTopic {
         } else if rest.contains(['{', '}']) {
             format!("`{template}` has another placeholder than `{{topic}}`")
         } else {
-            return Ok(Self(template.into()));
+            return Ok(Self::new(template));
         };
         Err(Error::new(ErrorKind::Config, wrong)
             .with_note("write a name as `{topic}.dlq`, or `false` for no dead letters"))
     }
 
-    /// The topic for what failed in `topic`.
-    pub fn fill(&self, topic: &Topic) -> Topic {
-        Topic::new(self.0.replace(Self::TOPIC, topic.name()))
+    /// The name of the topic for what failed in `topic`.
+    fn fill(&self, topic: &str) -> String {
+        self.template.replace(Self::TOPIC, topic)
     }
 
     /// Whether a topic's name can come from the template.
-    pub fn covers(&self, topic: &Topic) -> bool {
-        match self.0.split_once(Self::TOPIC) {
-            None => self.as_str() == topic.name(),
-            Some((before, after)) => topic
-                .name()
-                .strip_prefix(before)
-                .and_then(|name| name.strip_suffix(after.split(Self::TOPIC).last()?))
-                .is_some_and(|name| !name.is_empty()),
+    fn covers(&self, topic: &str) -> bool {
+        match &self.around {
+            None => self.template == topic,
+            Some((before, after)) => {
+                topic.len() > before.len() + after.len()
+                    && topic.starts_with(before.as_str())
+                    && topic.ends_with(after.as_str())
+            }
         }
     }
 
     /// The template as it was written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.template
+    }
+
+    fn new(template: &str) -> Self {
+        let before = template.split_once(Self::TOPIC).map(|(before, _)| before);
+        let after = template.rsplit_once(Self::TOPIC).map(|(_, after)| after);
+        let around = before.zip(after);
+        Self {
+            template: template.into(),
+            around: around.map(|(before, after)| (before.into(), after.into())),
+        }
     }
 }
 
@@ -267,6 +366,13 @@ impl Visitor<'_> for DeadLetterVisitor {
         } else {
             Ok(DeadLetter::Off)
         }
+    }
+}
+
+fn positive_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match fields::size(deserializer)? {
+        0 => Err(D::Error::custom("must be at least 1")),
+        size => Ok(size),
     }
 }
 

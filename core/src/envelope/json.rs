@@ -5,6 +5,8 @@
 //! not empty, every attribute must have its type, and no member may stand twice. A member that
 //! CloudEvents does not define is an extension. `null` is the same as not there.
 
+mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -53,7 +55,10 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) {
 /// [`ErrorKind::Decode`], naming the attribute, for anything that is not the attributes of a
 /// CloudEvents 1.0 event. `data` and `data_base64` are refused: they have no place here.
 pub fn read_attributes(json: &[u8], data: Option<Bytes>) -> Result<Event> {
-    let members: Members<'_> = parse(json)?;
+    let members = match plain::parse(json) {
+        Some(members) => members,
+        None => parse(json)?,
+    };
     if members.data.is_some() || members.data_base64.is_some() {
         return Err(decode_error(
             "the attributes hold a member `data` or `data_base64`, which belongs beside them",
@@ -122,7 +127,16 @@ fn push_member(name: &str, value: &str, out: &mut Vec<u8>) {
 }
 
 fn push_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("writing a string into memory does not fail");
+    // Without a way out of the loop, so that it takes many bytes at once. Hardly any attribute has
+    // something to escape.
+    let is_plain = |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, text).expect("writing a string into memory does not fail");
+    }
 }
 
 fn push_data(content_type: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
@@ -304,8 +318,15 @@ fn twice(name: &str) -> String {
     format!("member `{name}` stands there twice")
 }
 
-/// RFC 3339 with any offset. The library reads more than that, so the shape is checked first.
 fn read_time(text: &str) -> Result<Timestamp, String> {
+    match plain::time(text) {
+        Some(time) => Ok(time),
+        None => read_time_of_any_shape(text),
+    }
+}
+
+/// RFC 3339 with any offset. The library reads more than that, so the shape is checked first.
+fn read_time_of_any_shape(text: &str) -> Result<Timestamp, String> {
     let bytes = text.as_bytes();
     let offset = matches!(
         bytes,

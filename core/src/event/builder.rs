@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::Serialize;
+use triomphe::{Arc, UniqueArc};
 
 use super::{Attributes, Event, EventId, ExtensionValue, Head, extensions};
 use crate::codec::Codec;
@@ -11,11 +12,11 @@ use crate::{Error, ErrorKind, Result, Text, Timestamp};
 ///
 /// What is not set: `id` becomes a new UUID version 7 and `time` the present; everything else
 /// is left out. [`build`](Self::build) wants a `source`; a bus sets its service's name.
-#[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventBuilder {
-    id: Option<EventId>,
-    attributes: Attributes,
+    /// Where the event will have it, so that the attributes are not moved from call to call.
+    head: UniqueArc<Head>,
+    has_id: bool,
     without_time: bool,
     data: Option<Bytes>,
 }
@@ -26,90 +27,99 @@ impl EventBuilder {
             event_type,
             ..Attributes::default()
         };
+        let id = EventId::unset();
         Self {
-            id: None,
-            attributes,
+            head: UniqueArc::new(Head { id, attributes }),
+            has_id: false,
             without_time: false,
             data: None,
         }
     }
 
     pub(super) fn from_event(event: Event) -> Self {
-        let Head { id, attributes } = Arc::unwrap_or_clone(event.head);
-        let without_time = attributes.time.is_none();
+        let head = Arc::try_unique(event.head);
+        let head = head.unwrap_or_else(|shared| UniqueArc::new(Head::clone(&shared)));
         Self {
-            id: Some(id),
-            attributes,
-            without_time,
+            without_time: head.attributes.time.is_none(),
+            head,
+            has_id: true,
             data: event.data,
         }
     }
 
     /// The type that was given, for routing before the event is built.
     pub fn event_type(&self) -> &str {
-        &self.attributes.event_type
+        &self.head.attributes.event_type
+    }
+
+    /// Sets `type`.
+    pub(super) fn of_type(mut self, event_type: Text) -> Self {
+        self.head.attributes.event_type = event_type;
+        self
     }
 
     /// Sets `id`. Default: a new UUID version 7.
     pub fn id(mut self, id: impl Into<EventId>) -> Self {
-        self.id = Some(id.into());
+        self.head.id = id.into();
+        self.has_id = true;
         self
     }
 
     /// Sets `source`.
     pub fn source(mut self, source: impl Into<Text>) -> Self {
-        self.attributes.source = source.into();
+        self.head.attributes.source = source.into();
         self
     }
 
     /// Sets `source` if it is not set yet.
+    #[inline]
     pub fn source_or(mut self, source: &Text) -> Self {
-        if self.attributes.source.is_empty() {
-            self.attributes.source = source.clone();
+        if self.head.attributes.source.is_empty() {
+            self.head.attributes.source = source.clone();
         }
         self
     }
 
     /// Sets `subject`.
     pub fn subject(mut self, subject: impl Into<Text>) -> Self {
-        self.attributes.subject = Some(subject.into());
+        self.head.attributes.subject = Some(subject.into());
         self
     }
 
     /// Sets `time`. Default: the present.
     pub fn time(mut self, time: Timestamp) -> Self {
-        self.attributes.time = Some(time);
+        self.head.attributes.time = Some(time);
         self
     }
 
     /// Leaves `time` out. For events that came without one.
     pub fn without_time(mut self) -> Self {
-        self.attributes.time = None;
+        self.head.attributes.time = None;
         self.without_time = true;
         self
     }
 
     /// Sets `datacontenttype`.
     pub fn content_type(mut self, content_type: impl Into<Text>) -> Self {
-        self.attributes.content_type = Some(content_type.into());
+        self.head.attributes.content_type = Some(content_type.into());
         self
     }
 
     /// Sets `dataschema`.
     pub fn schema(mut self, schema: impl Into<Text>) -> Self {
-        self.attributes.schema = Some(schema.into());
+        self.head.attributes.schema = Some(schema.into());
         self
     }
 
     /// Sets the key that order and partitioning go by (extension `partitionkey`).
     pub fn key(mut self, key: impl Into<Text>) -> Self {
-        self.attributes.partition_key = Some(key.into());
+        self.head.attributes.partition_key = Some(key.into());
         self
     }
 
     /// Sets extension `dataversion`.
     pub fn data_version(mut self, version: impl Into<Text>) -> Self {
-        self.attributes.data_version = Some(version.into());
+        self.head.attributes.data_version = Some(version.into());
         self
     }
 
@@ -126,20 +136,24 @@ impl EventBuilder {
     /// Sets an extension attribute. A value given before under this name is replaced.
     pub fn extension(mut self, name: impl Into<Text>, value: impl Into<ExtensionValue>) -> Self {
         let (name, value) = (name.into(), value.into());
+        let attributes = &mut self.head.attributes;
         match name.as_str() {
-            extensions::PARTITION_KEY => self.attributes.partition_key = Some(into_text(value)),
-            extensions::DATA_VERSION => self.attributes.data_version = Some(into_text(value)),
-            _ => match self
-                .attributes
-                .extensions
-                .iter_mut()
-                .find(|(known, _)| *known == name)
-            {
-                Some((_, known)) => *known = value,
-                None => self.attributes.extensions.push((name, value)),
-            },
+            extensions::PARTITION_KEY => attributes.partition_key = Some(into_text(value)),
+            extensions::DATA_VERSION => attributes.data_version = Some(into_text(value)),
+            _ => {
+                let mut known = attributes.extensions.iter_mut();
+                match known.find(|(known, _)| *known == name) {
+                    Some((_, known)) => *known = value,
+                    None => attributes.extensions.push((name, value)),
+                }
+            }
         }
         self
+    }
+
+    pub(super) fn has_extension(&self, name: &str) -> bool {
+        let mut extensions = self.head.attributes.extensions.iter();
+        extensions.any(|(known, _)| known == name)
     }
 
     /// Sets the data as it is.
@@ -164,7 +178,7 @@ impl EventBuilder {
     /// [`ErrorKind::Encode`] if the codec can't write the value.
     pub fn encode<T: Serialize + ?Sized>(mut self, codec: Codec, value: &T) -> Result<Self> {
         self.data = Some(codec.encode(value)?);
-        self.attributes.content_type = Some(Text::new_static(codec.content_type()));
+        self.head.attributes.content_type = Some(Text::new_static(codec.content_type()));
         Ok(self)
     }
 
@@ -174,21 +188,23 @@ impl EventBuilder {
     ///
     /// [`ErrorKind::InvalidEvent`] if `id`, `source` or `type` is empty, or an extension's name
     /// is not made of lower-case letters and digits alone, or is one that CloudEvents keeps for itself.
-    pub fn build(self) -> Result<Event> {
-        let Self {
-            id,
-            mut attributes,
-            without_time,
-            data,
-        } = self;
-        let id = id.unwrap_or_else(EventId::generate);
+    pub fn build(mut self) -> Result<Event> {
+        let Head { id, attributes } = &mut *self.head;
+        let mut now = None;
+        let mut now = || *now.get_or_insert_with(Timestamp::now);
+        if attributes.time.is_none() && !self.without_time {
+            attributes.time = Some(now());
+        }
+        if !self.has_id {
+            *id = EventId::generate_at(now());
+        }
         let (source, event_type) = (&attributes.source, &attributes.event_type);
-        for (name, value) in [
-            ("id", id.as_str()),
-            ("source", source),
-            ("type", event_type),
+        for (name, length) in [
+            ("id", id.len()),
+            ("source", source.len()),
+            ("type", event_type.len()),
         ] {
-            if value.is_empty() {
+            if length == 0 {
                 let message = format!("an event needs a `{name}` that is not empty");
                 return Err(Error::new(ErrorKind::InvalidEvent, message)
                     .with_note(format!("event of type `{event_type}`, id `{id}`")));
@@ -198,13 +214,30 @@ impl EventBuilder {
             .extensions
             .iter()
             .try_for_each(|(name, _)| check_extension_name(name))?;
-        if attributes.time.is_none() && !without_time {
-            attributes.time = Some(Timestamp::now());
-        }
         Ok(Event {
-            head: Arc::new(Head { id, attributes }),
-            data,
+            head: self.head.shareable(),
+            data: self.data,
         })
+    }
+}
+
+impl fmt::Debug for EventBuilder {
+    /// Without the data, which may be large or private.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBuilder")
+            .field("head", &*self.head)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clone for EventBuilder {
+    fn clone(&self) -> Self {
+        Self {
+            head: UniqueArc::new(Head::clone(&self.head)),
+            data: self.data.clone(),
+            has_id: self.has_id,
+            without_time: self.without_time,
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
-use crate::{Result, Text};
+use crate::text::format_text;
+use crate::{Result, Text, version};
 
 /// One event type that a Rust type stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,9 +66,26 @@ pub trait EventData: Send + Sync + Sized + 'static {
     fn subject(&self) -> Option<Text> {
         None
     }
+
+    /// The data of an event, read as its content type says, if their version is one that this type
+    /// reads: by default one of the same [major](crate::version), or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Decode`](crate::ErrorKind::Decode) if the event has no such data.
+    fn from_event(event: &Event) -> Result<Self>
+    where
+        Self: DeserializeOwned,
+    {
+        version::decode_same(event)
+    }
 }
 
 /// What a bus fills in when it makes an event of a value.
+///
+/// An event that is made inside of a handler inherits from the one that is handled: its
+/// `correlationid` (its id, where it has none) and, as `causationid`, its id. Not so what a handler
+/// leaves to a task of its own, what handlers of batches make, and an [`Event`] that is whole already.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EventDefaults<'a> {
@@ -73,12 +93,40 @@ pub struct EventDefaults<'a> {
     pub source: &'a Text,
     /// How data is written, as the event's route says.
     pub codec: Codec,
+    /// The `type`, where it is more than the value says: with the service's origin before it.
+    pub event_type: Option<&'a Text>,
 }
 
 impl<'a> EventDefaults<'a> {
     /// The defaults of a service whose events are written with a codec.
     pub fn new(source: &'a Text, codec: Codec) -> Self {
-        Self { source, codec }
+        Self {
+            source,
+            codec,
+            event_type: None,
+        }
+    }
+
+    /// Sets the whole type.
+    #[must_use]
+    pub fn with_event_type(mut self, event_type: &'a Text) -> Self {
+        self.event_type = Some(event_type);
+        self
+    }
+
+    /// Fills in what is not set: the source, and inside of a handler what links the event to the one
+    /// that is being handled.
+    pub fn fill(&self, builder: EventBuilder) -> EventBuilder {
+        inherit(builder.source_or(self.source))
+    }
+}
+
+/// A type as a service of an origin publishes it: `eu.de` and `user.created` are
+/// `eu.de.user.created`.
+pub fn with_origin(origin: Option<&str>, event_type: &'static str) -> Text {
+    match origin {
+        Some(origin) => format_text!("{origin}.{event_type}"),
+        None => Text::new_static(event_type),
     }
 }
 
@@ -91,6 +139,11 @@ impl<'a> EventDefaults<'a> {
 pub trait IntoEvent: Send {
     /// The event type, which routing goes by.
     fn event_type(&self) -> &str;
+
+    /// Whether it is an event already, with a type of its own, that is published as it is.
+    fn is_event(&self) -> bool {
+        false
+    }
 
     /// The event.
     ///
@@ -106,6 +159,10 @@ impl IntoEvent for Event {
         Event::event_type(self)
     }
 
+    fn is_event(&self) -> bool {
+        true
+    }
+
     fn into_event(self, _: &EventDefaults<'_>) -> Result<Event> {
         Ok(self)
     }
@@ -117,7 +174,11 @@ impl IntoEvent for EventBuilder {
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
-        self.source_or(defaults.source).build()
+        let builder = match defaults.event_type {
+            Some(event_type) => self.of_type(event_type.clone()),
+            None => self,
+        };
+        defaults.fill(builder).build()
     }
 }
 
@@ -128,8 +189,9 @@ impl<T: EventData + Serialize> IntoEvent for T {
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
         let info = self.type_info();
-        let mut builder = Event::builder(Text::new_static(info.name))
-            .source(defaults.source.clone())
+        let event_type = defaults.event_type.cloned();
+        let event_type = event_type.unwrap_or_else(|| Text::new_static(info.name));
+        let mut builder = Event::builder(event_type)
             .data_version(Text::new_static(info.version))
             .encode(defaults.codec, &self)?;
         if let Some(key) = self.key() {
@@ -138,6 +200,6 @@ impl<T: EventData + Serialize> IntoEvent for T {
         if let Some(subject) = self.subject() {
             builder = builder.subject(subject);
         }
-        builder.build()
+        defaults.fill(builder).build()
     }
 }

@@ -1,17 +1,19 @@
 //! Events: CloudEvents 1.0 attributes, extensions and data.
 
 mod builder;
+mod cause;
 mod data;
 mod extension;
 mod id;
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
+use triomphe::Arc;
 
 pub use builder::EventBuilder;
-pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo};
+pub(crate) use cause::on_behalf_of;
+pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;
 
@@ -32,6 +34,12 @@ pub mod extensions {
     pub const TRACE_PARENT: &str = "traceparent";
     /// W3C trace state of the event's creation.
     pub const TRACE_STATE: &str = "tracestate";
+    /// The type of the aggregate that the event is of; the `subject` is its id.
+    pub const AGGREGATE_TYPE: &str = "aggregatetype";
+    /// The version of the aggregate that the event made.
+    pub const AGGREGATE_VERSION: &str = "aggregateversion";
+    /// The region or organisation that the event comes from, as `eu.de`.
+    pub const ORIGIN: &str = "origin";
 }
 
 /// A [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) event.
@@ -57,7 +65,7 @@ pub struct Event {
     data: Option<Bytes>,
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Head {
     id: EventId,
     attributes: Attributes,
@@ -199,7 +207,7 @@ impl Event {
             .iter()
             .map(|(name, value)| name.len() + value.size())
             .sum();
-        self.id().len()
+        self.head.id.len()
             + head.source.len()
             + head.event_type.len()
             + optional

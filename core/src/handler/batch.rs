@@ -11,10 +11,9 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::{CallInfo, Context, Failure, FromRef, Handled, IntoVerdict, State, Verdict};
-use crate::codec::Codec;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers};
-use crate::{BoxError, Error, ErrorKind, Event};
+use crate::{BoxError, Error, ErrorKind, Event, version};
 
 /// Several events of a type, for a handler that does better with many at once. In the order in
 /// which the transport delivered them; those of one key are in their order.
@@ -105,7 +104,7 @@ impl<S, T: EventData + DeserializeOwned> FromBatch<S> for Batch<T> {
     fn from_batch(call: &BatchCall<'_, S>) -> Self {
         let mut entries = Vec::with_capacity(call.entries.len());
         for (index, (delivery, info)) in call.entries.iter().enumerate() {
-            match read(delivery) {
+            match read(delivery, info) {
                 Ok((payload, event)) => entries.push(Entry {
                     payload,
                     event,
@@ -121,11 +120,15 @@ impl<S, T: EventData + DeserializeOwned> FromBatch<S> for Batch<T> {
     }
 }
 
-fn read<T: DeserializeOwned>(delivery: &Delivery) -> crate::Result<(T, Event)> {
+fn read<T: EventData + DeserializeOwned>(
+    delivery: &Delivery,
+    info: &CallInfo,
+) -> crate::Result<(T, Event)> {
     let event = delivery.event().map_err(|undecodable| {
         Error::new(ErrorKind::Decode, undecodable.error.message().to_owned())
     })?;
-    Ok((Codec::decode(event)?, event.clone()))
+    let payload = version::decode(event, info.migrations.as_deref())?;
+    Ok((payload, event.clone()))
 }
 
 impl<S, T: FromRef<S>> FromBatch<S> for State<T> {
@@ -182,7 +185,7 @@ impl<V: IntoVerdicts, E: Into<BoxError>> IntoVerdicts for Result<V, E> {
 
 /// One failure for every entry.
 pub(crate) fn all_failed(failure: &Failure, count: usize) -> Vec<Handled> {
-    (0..count).map(|_| Err(failure.copy())).collect()
+    (0..count).map(|_| Err(failure.clone())).collect()
 }
 
 /// An async function that handles several events at once.

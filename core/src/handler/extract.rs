@@ -1,10 +1,15 @@
+use std::any::Any;
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::Codec;
+use super::Later;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
+use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text, Topic};
 
 /// One call of a handler, which extractors take their values from.
@@ -13,6 +18,8 @@ pub struct Call<'a, S> {
     delivery: &'a Delivery,
     info: &'a CallInfo,
     state: &'a S,
+    /// Where the handler's verdict comes from once it has returned, if not from itself.
+    pub(super) later: RefCell<Option<Later>>,
 }
 
 impl<'a, S> Call<'a, S> {
@@ -21,6 +28,7 @@ impl<'a, S> Call<'a, S> {
             delivery,
             info,
             state,
+            later: RefCell::default(),
         }
     }
 
@@ -65,6 +73,10 @@ pub struct CallInfo {
     pub deadline: Option<Instant>,
     /// Cancelled when the subscription stops.
     pub stopping: CancellationToken,
+    /// The steps between versions of data that the program registered.
+    pub migrations: Option<Arc<Migrations>>,
+    /// What the runtime has for extractors that it knows and this module does not.
+    pub(crate) scope: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl CallInfo {
@@ -80,7 +92,14 @@ impl CallInfo {
             attempt: 1,
             deadline: None,
             stopping,
+            migrations: None,
+            scope: None,
         }
+    }
+
+    /// What the runtime has for an extractor.
+    pub(crate) fn scope<T: Any>(&self) -> Option<&T> {
+        self.scope.as_deref()?.downcast_ref()
     }
 }
 
@@ -93,6 +112,10 @@ impl CallInfo {
 pub trait FromDelivery<S>: Sized {
     /// The event types it takes, if it takes only some.
     const TYPES: &'static [TypeInfo] = &[];
+
+    /// Whether its subscription has to be
+    /// [exactly-once](crate::config::SubscriptionConfig::exactly_once) for it.
+    const TRANSACTIONAL: bool = false;
 
     /// Takes the value from a call.
     ///
@@ -112,7 +135,7 @@ impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        Codec::decode(call.event()?).map(Self)
+        version::decode(call.event()?, call.info.migrations.as_deref()).map(Self)
     }
 }
 

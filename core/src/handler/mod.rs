@@ -1,6 +1,8 @@
 //! Handlers: plain async functions whose arguments are extractors.
 
+mod acknowledge;
 mod batch;
+mod classify;
 mod extract;
 mod set;
 mod verdict;
@@ -10,12 +12,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+pub use acknowledge::Acknowledge;
+pub(crate) use acknowledge::Later;
 pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
+pub use classify::{Classifiers, ErrorClass};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
 pub(crate) use set::Registered;
 pub use set::{HandlerSet, HandlerSetBuilder};
-pub use verdict::{Failure, Handled, IntoVerdict, Permanent, Verdict};
+pub use verdict::{Failure, FailureKind, Handled, IntoVerdict, Permanent, Verdict};
 
 use crate::event::TypeInfo;
 use crate::transport::Delivery;
@@ -25,7 +30,7 @@ use crate::{Error, Result};
 ///
 /// Implemented for functions and closures of up to eight arguments, each an extractor
 /// ([`Payload`], [`State`], [`Context`], [`Headers`](crate::transport::Headers), [`RawEvent`],
-/// or one's own [`FromDelivery`]), that return something which
+/// [`Acknowledge`], or one's own [`FromDelivery`]), that return something which
 /// [turns into a verdict](IntoVerdict): `()`, a [`Verdict`], or a `Result` of these.
 ///
 /// ```
@@ -49,6 +54,10 @@ pub trait Handler<Args, S>: Send + Sync + 'static {
     /// The event types that the arguments take: those of its `Payload<T>`, none without one.
     const TYPES: &'static [TypeInfo];
 
+    /// Whether an argument takes part in a transaction, which makes the subscription
+    /// [exactly-once](crate::config::SubscriptionConfig::exactly_once).
+    const TRANSACTIONAL: bool = false;
+
     /// Extracts the arguments and starts the function.
     ///
     /// # Errors
@@ -67,6 +76,7 @@ macro_rules! impl_handler {
             $($argument: FromDelivery<S>,)*
         {
             const TYPES: &'static [TypeInfo] = first_types(&[$($argument::TYPES),*]);
+            const TRANSACTIONAL: bool = false $(|| $argument::TRANSACTIONAL)*;
 
             #[allow(unused_variables, reason = "a handler without arguments extracts nothing")]
             fn call(&self, call: &Call<'_, S>) -> Result<BoxFuture<'static, Handled>> {
@@ -98,14 +108,17 @@ const fn first_types(arguments: &[&'static [TypeInfo]]) -> &'static [TypeInfo] {
     &[]
 }
 
+/// A handler that was started.
+pub(crate) struct Started {
+    pub(crate) future: BoxFuture<'static, Handled>,
+    /// What is said after it has returned, if it took an [`Acknowledge`].
+    pub(crate) later: Option<Later>,
+}
+
 /// A handler with its state, of any type.
 pub(crate) trait ErasedHandler: Send + Sync {
     /// Starts the handler. A panic while it starts is a failure like any other.
-    fn call(
-        &self,
-        delivery: &Delivery,
-        info: &CallInfo,
-    ) -> Result<BoxFuture<'static, Handled>, Failure>;
+    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure>;
 }
 
 struct WithState<H, S, Args> {
@@ -120,15 +133,15 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    fn call(
-        &self,
-        delivery: &Delivery,
-        info: &CallInfo,
-    ) -> Result<BoxFuture<'static, Handled>, Failure> {
+    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure> {
         let call = Call::new(delivery, info, &self.state);
-        catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
+        let future = catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
             .map_err(|panic| Failure::from_panic(&*panic))?
-            .map_err(|error: Error| Failure::permanent(error))
+            .map_err(|error: Error| Failure::permanent(error))?;
+        Ok(Started {
+            future,
+            later: call.later.into_inner(),
+        })
     }
 }
 

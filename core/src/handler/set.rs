@@ -1,20 +1,66 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
+use crate::event::{TypeInfo, with_origin};
 use crate::pattern::PatternMap;
-use crate::{Error, ErrorKind, Pattern, Result};
+use crate::version::{self, Migrations};
+use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
+
+/// How many event types a set remembers the pattern of, as the route table does of routes.
+const REMEMBERED_TYPES: usize = 4096;
 
 /// The handlers of a subscription. The most specific one takes an event.
 pub struct HandlerSet {
     /// Every handler's patterns; an event type is a literal one.
     by_pattern: PatternMap<usize>,
     /// The usual way: one hash probe for the types of typed handlers.
-    by_type: HashMap<&'static str, usize, RandomState>,
+    by_type: HashMap<Text, Versions, RandomState>,
+    /// What the patterns had for types that were looked for before.
+    remembered: RwLock<HashMap<Text, Option<usize>, RandomState>>,
     handlers: Vec<Registered>,
+    migrations: Option<Arc<Migrations>>,
+    transactional: bool,
+    /// What each handler takes first.
+    names: Vec<Text>,
+}
+
+/// The handlers of one event type, each for a major version of its data. Most types have one.
+#[derive(Default)]
+struct Versions(Vec<(u64, usize)>);
+
+impl Versions {
+    /// The handler of a version: of its major; else of the next later one, to which steps may lead;
+    /// else of the latest.
+    fn find(&self, version: Option<&str>) -> Option<usize> {
+        let [.., (_, latest)] = self.0[..] else {
+            return None;
+        };
+        if self.0.len() == 1 {
+            return Some(latest);
+        }
+        let Some(major) = version.and_then(version::major) else {
+            return Some(latest);
+        };
+        let mut at_least = self.0.iter().filter(|(known, _)| *known >= major);
+        Some(at_least.next().map_or(latest, |(_, index)| *index))
+    }
+
+    /// Adds a handler, in the order of versions. `false` if there is one for this version.
+    fn add(&mut self, version: &str, index: usize) -> bool {
+        let major = version::major(version).unwrap_or_default();
+        match self.0.binary_search_by_key(&major, |(known, _)| *known) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, (major, index));
+                true
+            }
+        }
+    }
 }
 
 /// A handler of a subscription.
@@ -29,15 +75,25 @@ pub(crate) enum Registered {
 #[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct HandlerSetBuilder {
-    types: Vec<(&'static str, usize)>,
+    origin: Option<Text>,
+    types: Vec<(&'static TypeInfo, usize)>,
+    migrations: Option<Arc<Migrations>>,
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
+    transactional: bool,
 }
 
 impl HandlerSetBuilder {
     /// No handlers.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets what stands before the event types of typed handlers, those that follow: the
+    /// service's origin. Patterns are of the whole type.
+    pub fn with_origin(mut self, origin: Option<Text>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// Adds a handler for the event types of its `Payload<T>`. One without does not compile.
@@ -53,9 +109,9 @@ impl HandlerSetBuilder {
                 "a handler for `on` needs an argument `Payload<T>`; use `on_pattern` or `on_any` without one"
             );
         }
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -65,6 +121,7 @@ impl HandlerSetBuilder {
         S: Send + Sync + 'static,
         Args: 'static,
     {
+        self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
         self.patterns.push((Pattern::parse(pattern), index));
     }
@@ -84,8 +141,16 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.types
-            .extend(H::TYPES.iter().map(|info| (info.name, index)));
+        self.add_types(H::TYPES, index);
+    }
+
+    fn add_types(&mut self, types: &'static [TypeInfo], index: usize) {
+        self.types.extend(types.iter().map(|info| (info, index)));
+    }
+
+    /// Sets the steps between versions of data.
+    pub fn migrations(&mut self, migrations: Arc<Migrations>) {
+        self.migrations = Some(migrations).filter(|steps| !steps.is_empty());
     }
 
     fn push(&mut self, handler: Registered) -> usize {
@@ -98,7 +163,8 @@ impl HandlerSetBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidPattern`] for a malformed pattern or event type; [`ErrorKind::Config`] if there is no
-    /// handler, or two for the same event type or pattern.
+    /// handler, two for the same pattern, or for the same major version of an event type; for steps between
+    /// versions that lead to no handler.
     pub fn build(self) -> Result<HandlerSet> {
         if self.handlers.is_empty() {
             return Err(
@@ -106,14 +172,32 @@ impl HandlerSetBuilder {
                     .with_note("add one with `on`, `on_pattern` or `on_any`"),
             );
         }
-        let by_type: HashMap<_, _, _> = self.types.iter().copied().collect();
-        let types = self
-            .types
-            .into_iter()
-            .map(|(name, index)| (Pattern::parse(name), index));
+        if let Some(migrations) = &self.migrations {
+            let types: Vec<TypeInfo> = self.types.iter().map(|(info, _)| **info).collect();
+            migrations.check(&types)?;
+        }
+        let mut by_type = HashMap::with_hasher(RandomState::default());
         let mut by_pattern = PatternMap::new();
-        for (pattern, index) in types.chain(self.patterns) {
+        let mut names = vec![Text::default(); self.handlers.len()];
+        for (info, index) in self.types {
+            let name = with_origin(self.origin.as_deref(), info.name);
+            let versions: &mut Versions = by_type.entry(name.clone()).or_default();
+            let is_first = versions.0.is_empty();
+            if !versions.add(info.version, index) {
+                return Err(two_handlers(&name));
+            }
+            if names[index].is_empty() {
+                names[index].clone_from(&name);
+            }
+            if is_first && by_pattern.insert(Pattern::parse(&name)?, index).is_err() {
+                return Err(two_handlers(&name));
+            }
+        }
+        for (pattern, index) in self.patterns {
             let pattern = pattern?;
+            if names[index].is_empty() {
+                names[index] = pattern.as_str().into();
+            }
             if by_pattern.insert(pattern.clone(), index).is_err() {
                 return Err(two_handlers(pattern.as_str()));
             }
@@ -121,7 +205,11 @@ impl HandlerSetBuilder {
         Ok(HandlerSet {
             by_pattern,
             by_type,
+            remembered: RwLock::default(),
             handlers: self.handlers,
+            migrations: self.migrations,
+            transactional: self.transactional,
+            names,
         })
     }
 }
@@ -143,16 +231,56 @@ impl HandlerSet {
             .collect()
     }
 
-    /// The most specific handler for an event type, and its index.
-    pub(crate) fn find(&self, event_type: &str) -> Option<(usize, &Registered)> {
-        let by_pattern = || self.by_pattern.find(event_type).map(|(_, index)| *index);
-        let index = self.by_type.get(event_type).copied().or_else(by_pattern)?;
+    /// The most specific handler for an event, and its index.
+    pub(crate) fn find(&self, event: &Event) -> Option<(usize, &Registered)> {
+        let event_type = event.event_type();
+        let versions = self.by_type.get(event_type);
+        let by_type = versions.and_then(|versions| versions.find(event.data_version()));
+        let index = by_type.or_else(|| self.by_pattern(event_type))?;
         Some((index, &self.handlers[index]))
+    }
+
+    /// What the handler of an event type takes: the type or pattern it was registered for.
+    pub(crate) fn takes(&self, event_type: &str) -> Option<&str> {
+        let found = self.by_pattern.find(event_type);
+        found.map(|(pattern, _)| pattern.as_str())
+    }
+
+    /// A name of each handler that lasts: its pattern, or the first of its event types.
+    pub(crate) fn names(&self) -> &[Text] {
+        &self.names
+    }
+
+    fn by_pattern(&self, event_type: &str) -> Option<usize> {
+        // A panic can't leave the map half changed.
+        let remembered = self.remembered.read();
+        let remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = remembered.get(event_type) {
+            return *index;
+        }
+        drop(remembered);
+        let index = self.by_pattern.find(event_type).map(|(_, index)| *index);
+        let remembered = self.remembered.write();
+        let mut remembered = remembered.unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < REMEMBERED_TYPES {
+            remembered.insert(event_type.into(), index);
+        }
+        index
     }
 
     /// A handler by its index.
     pub(crate) fn registered(&self, index: usize) -> &Registered {
         &self.handlers[index]
+    }
+
+    /// The steps between versions of data.
+    pub(crate) fn migrations(&self) -> Option<&Arc<Migrations>> {
+        self.migrations.as_ref()
+    }
+
+    /// Whether one of the handlers takes part in a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.transactional
     }
 
     /// Whether one of the handlers takes several events at once.

@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{BoxError, Error, ErrorKind};
@@ -65,10 +66,63 @@ impl<T: IntoVerdict, E: Into<BoxError>> IntoVerdict for Result<T, E> {
 }
 
 /// Why a handler failed, and whether trying again makes sense.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
-    error: BoxError,
-    permanent: bool,
+    error: Arc<dyn StdError + Send + Sync + 'static>,
+    kind: FailureKind,
+}
+
+/// What sort of failure put an event away, or lets it be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The handler's error, worth another try.
+    Transient,
+    /// The handler's error, which trying again won't mend.
+    Permanent,
+    /// The handler panicked. Worth another try.
+    Panic,
+    /// The handler took longer than `handler_timeout`. Worth another try.
+    Timeout,
+    /// The handler's verdict said so.
+    Verdict,
+    /// It is no event.
+    Undecodable,
+    /// No handler takes it.
+    Unhandled,
+    /// The processes that handled it ended without an outcome.
+    ProcessEnded,
+}
+
+impl FailureKind {
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::Transient, "transient"),
+        (Self::Permanent, "permanent"),
+        (Self::Panic, "panic"),
+        (Self::Timeout, "timeout"),
+        (Self::Verdict, "verdict"),
+        (Self::Undecodable, "undecodable"),
+        (Self::Unhandled, "unhandled"),
+        (Self::ProcessEnded, "process-ended"),
+    ];
+
+    /// Its name in headers.
+    pub fn as_str(self) -> &'static str {
+        let known = Self::NAMES.iter().find(|(kind, _)| *kind == self);
+        known.map_or("", |(_, name)| name)
+    }
+
+    /// The one of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let known = Self::NAMES.iter().find(|(_, known)| *known == name);
+        known.map(|(kind, _)| *kind)
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Failure {
@@ -80,15 +134,22 @@ impl Failure {
             || error
                 .downcast_ref::<Error>()
                 .is_some_and(|error| !error.retryable());
-        Self { error, permanent }
+        let kind = if permanent {
+            FailureKind::Permanent
+        } else {
+            FailureKind::Transient
+        };
+        Self::of_kind(error, kind)
     }
 
     /// An error that trying again won't mend.
     pub fn permanent(error: impl Into<BoxError>) -> Self {
-        Self {
-            error: error.into(),
-            permanent: true,
-        }
+        Self::of_kind(error.into(), FailureKind::Permanent)
+    }
+
+    fn of_kind(error: BoxError, kind: FailureKind) -> Self {
+        let error = Arc::from(error);
+        Self { error, kind }
     }
 
     /// A panic, which counts as an error worth another try.
@@ -98,29 +159,32 @@ impl Failure {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Self {
-            error: format!("the handler panicked: {text}").into(),
-            permanent: false,
-        }
+        let error = format!("the handler panicked: {text}").into();
+        Self::of_kind(error, FailureKind::Panic)
     }
 
     /// A handler that took longer than it may, which counts as an error worth another try.
     pub(crate) fn late(limit: Duration) -> Self {
         let message = format!("the handler did not finish within {limit:?}");
-        Self::new(Error::new(ErrorKind::Timeout, message))
-    }
-
-    /// The same failure, for another event that it concerns: its text without its type.
-    pub(crate) fn copy(&self) -> Self {
-        Self {
-            error: self.to_string().into(),
-            permanent: self.permanent,
-        }
+        let error = Error::new(ErrorKind::Timeout, message);
+        Self::of_kind(error.into(), FailureKind::Timeout)
     }
 
     /// Whether trying again makes no sense.
     pub fn is_permanent(&self) -> bool {
-        self.permanent
+        self.kind == FailureKind::Permanent
+    }
+
+    /// What sort of failure it is.
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// The same failure, of another sort.
+    #[must_use]
+    pub(crate) fn with_kind(mut self, kind: FailureKind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The error.

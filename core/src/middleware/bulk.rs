@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::pipeline::{Batch, Entry, Filling, Flight, Landed, Pipeline, Sink, Stopped};
-use super::publishing::{Publishing, Way};
+use super::publishing::{Place, Publishing};
 use super::reply::{Completed, Reply, Tally, never_answered};
 use super::room::Taken;
 use crate::transport::{Outcome, Outgoing};
@@ -117,15 +117,16 @@ impl<'a> Bulk<'a> {
     }
 
     /// Takes an event. Returns the chunk to [give](Self::give) before the next one.
-    pub(super) fn add(&mut self, outgoing: Outgoing, size: usize, way: &Way) -> Option<usize> {
+    #[inline]
+    pub(super) fn add(&mut self, outgoing: Outgoing, size: usize, place: Place) -> Option<usize> {
         let index = u32::try_from(self.outcomes.len()).expect("outcomes of so many fit nowhere");
         self.outcomes.push(None);
         let room = &self.publishing.shared.room;
         let (max_events, max_bytes) = room.limits();
         let charge = room.charge(size);
-        let number = self.chunk(way.pipeline);
+        let number = self.chunk(place.pipeline);
         let chunk = &mut self.chunks[number];
-        let entry = Entry::new(outgoing, way.group, charge, Reply::Own(index));
+        let entry = Entry::new(outgoing, place.group, charge, Reply::Own(index));
         if chunk.entries.capacity() == 0 {
             chunk.entries.reserve(chunk.expected);
         }

@@ -15,17 +15,25 @@
 //! transport rejected an event in the middle of a batch and took a later one of its key, the
 //! event fails at once.
 //!
+//! A transaction gathers its events first and goes past all that, in one call of the transport;
+//! only their room, their checks and the retry are the same.
+//!
 //! The contract of a transport knows nothing of all this.
 
 mod bulk;
+mod commit;
 mod failed;
 pub mod layers;
 mod pipeline;
+mod prepare;
 mod publishing;
 mod reply;
 mod room;
 mod route;
 mod shared;
+mod transaction;
 
 pub use failed::FailedEvent;
-pub use publishing::{Closed, Enqueued, PublishStats, Published, Publishing, Way};
+pub use prepare::{Prepare, Prepared};
+pub use publishing::{Closed, Enqueued, Place, PublishStats, Published, Publishing, Way};
+pub use transaction::Transaction;

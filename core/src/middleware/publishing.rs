@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::bulk::Bulk;
 use super::failed::FailedEvent;
-use super::layers::{Layers, Validator};
+use super::layers::{Layers, Validate, Validator};
 use super::pipeline::{Entry, Pipeline, Sink};
 use super::reply::{Completed, Reply, never_answered};
 use super::room::closed;
@@ -36,10 +36,19 @@ pub struct Publishing {
     pub(super) shared: Arc<Shared>,
     /// One for each transport.
     pub(super) pipelines: Vec<Arc<Pipeline>>,
-    publishers: Vec<(Text, DynPublisher)>,
+    pub(super) publishers: Vec<(Text, DynPublisher)>,
     /// As in the config; the default is the last one.
-    routes: Vec<(usize, Arc<Route>)>,
+    pub(super) routes: Vec<(usize, Arc<Route>)>,
+    /// How much a transaction may hold.
+    pub(super) transactions: TransactionLimits,
     ways: RwLock<HashMap<Text, Arc<Way>, RandomState>>,
+}
+
+/// How much one transaction may hold.
+#[derive(Debug)]
+pub(super) struct TransactionLimits {
+    pub(super) max_events: usize,
+    pub(super) max_bytes: usize,
 }
 
 /// The way of an event type: its route, and the batches that its events travel in.
@@ -47,6 +56,12 @@ pub struct Publishing {
 pub struct Way {
     event_type: Text,
     resolved: Arc<Resolved>,
+    place: Place,
+}
+
+/// Where the events of a [`Way`] gather.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
     pub(super) pipeline: usize,
     pub(super) group: u32,
 }
@@ -140,6 +155,7 @@ impl Publishing {
         let settings = routes.map(|route| (&route.transport, &route.publish));
         let settings = settings.chain(default.map(|route| (&route.transport, &route.publish)));
         let mut routes = Routes {
+            all: config,
             publishers,
             validator,
             known: Vec::new(),
@@ -157,6 +173,10 @@ impl Publishing {
                 .iter()
                 .map(|(name, publisher)| (name.clone(), publisher.clone()))
                 .collect(),
+            transactions: TransactionLimits {
+                max_events: config.publishing.max_transaction_events,
+                max_bytes: config.publishing.max_transaction_bytes,
+            },
             ways: RwLock::default(),
         }
     }
@@ -178,8 +198,10 @@ impl Publishing {
         let (pipeline, route) = &self.routes[route];
         let name = route.group(&resolved.topic, event_type);
         let way = Arc::new(Way {
-            group: self.pipelines[*pipeline].group(route, name),
-            pipeline: *pipeline,
+            place: Place {
+                group: self.pipelines[*pipeline].group(route, name),
+                pipeline: *pipeline,
+            },
             event_type: event_type.into(),
             resolved,
         });
@@ -235,8 +257,8 @@ impl Publishing {
         let room = &self.shared.room;
         let charge = room.charge(size);
         let (sender, receiver) = oneshot::channel();
-        let entry = Entry::new(outgoing, way.group, charge, Reply::One(sender));
-        let pipeline = &self.pipelines[way.pipeline];
+        let entry = Entry::new(outgoing, way.place.group, charge, Reply::One(sender));
+        let pipeline = &self.pipelines[way.place.pipeline];
         let waiting = if room.try_take(1, charge).is_ok() {
             pipeline.enqueue(entry);
             Waiting::ForOutcome(receiver)
@@ -250,7 +272,7 @@ impl Publishing {
         Enqueued { way, waiting }
     }
 
-    /// Publishes many events. `next` gives each with its way and size, or the error that keeps it
+    /// Publishes many events. `next` gives each with its place and size, or the error that keeps it
     /// from being published, and `None` after the last. Returns the outcomes in that order.
     ///
     /// # Cancel safety
@@ -259,14 +281,14 @@ impl Publishing {
     pub async fn publish_all(
         &self,
         expected: usize,
-        mut next: impl FnMut() -> Option<Result<(Arc<Way>, Outgoing, usize)>>,
+        mut next: impl FnMut() -> Option<Result<(Place, Outgoing, usize)>>,
     ) -> Vec<Outcome> {
         let mut bulk = Bulk::new(self, expected);
         while let Some(routed) = next() {
             match routed {
                 Err(error) => bulk.refuse(error),
-                Ok((way, outgoing, size)) => {
-                    if let Some(chunk) = bulk.add(outgoing, size, &way) {
+                Ok((place, outgoing, size)) => {
+                    if let Some(chunk) = bulk.add(outgoing, size, place) {
                         bulk.give(chunk).await;
                     }
                 }
@@ -287,6 +309,7 @@ impl Publishing {
             .await
             .into_iter()
             .collect::<Result<()>>()?;
+        self.flush_transactions(deadline).await?;
         let flushing = self.publishers.iter().map(|(name, publisher)| async move {
             let flushed = publisher.flush(deadline).await;
             flushed.map_err(|error| error.with_transport(name.clone()))
@@ -301,6 +324,7 @@ impl Publishing {
         // What is late is in what this returns.
         let flushing = self.pipelines.iter().map(|it| it.flush(deadline));
         let _ = join_all(flushing).await;
+        let _ = self.flush_transactions(deadline).await;
         self.shared.cut.cancel();
         self.pipelines.iter().for_each(|it| it.give_up());
         self.shared.tasks.close();
@@ -357,8 +381,8 @@ impl Publishing {
     }
 
     async fn send_one(&self, way: &Way, outgoing: Outgoing, charge: u32) -> Published {
-        let pipeline = &self.pipelines[way.pipeline];
-        let entry = Entry::new(outgoing, way.group, charge, Reply::Own(0));
+        let pipeline = &self.pipelines[way.place.pipeline];
+        let entry = Entry::new(outgoing, way.place.group, charge, Reply::Own(0));
         let receiver = match pipeline.send_now(entry) {
             Ok(flight) => {
                 let (flight, landed) = flight.send().await;
@@ -393,6 +417,11 @@ impl Way {
         &self.event_type
     }
 
+    /// Where its events gather.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
     /// How data is written on the way.
     pub fn codec(&self) -> Codec {
         self.resolved.codec
@@ -408,16 +437,21 @@ impl Way {
         &self.resolved.transport
     }
 
+    /// The index of its route; that of the default is given.
+    pub(super) fn route_index(&self, default: usize) -> usize {
+        self.resolved.route.unwrap_or(default)
+    }
+
     fn published(&self, completed: Completed) -> Published {
         let Completed { outcome, fallback } = completed;
         let (transport, topic) = match &fallback {
-            None => (self.transport(), self.topic()),
-            Some(it) => (&it.transport, it.topic.as_ref().unwrap_or(self.topic())),
+            None => (self.transport(), self.topic().clone()),
+            Some(it) => (&it.transport, it.topic_for(self.topic())),
         };
         Published {
             outcome,
             transport: transport.clone(),
-            topic: topic.clone(),
+            topic,
         }
     }
 }
@@ -449,6 +483,7 @@ fn answer(received: Result<Completed, oneshot::error::RecvError>) -> Completed {
 /// The routes of a config. Those with the same settings on the same transport share batches,
 /// unless a layer of theirs keeps state of its own.
 struct Routes<'a> {
+    all: &'a Config,
     publishers: &'a BTreeMap<Text, DynPublisher>,
     validator: Option<&'a Validator>,
     known: Vec<(&'a Text, &'a PublishConfig, Arc<Route>)>,
@@ -466,12 +501,15 @@ impl<'a> Routes<'a> {
         }
         let fallback = config.fallback.as_ref().map(|fallback| Fallback {
             transport: fallback.transport.clone(),
-            topic: fallback.topic.clone().map(Topic::new),
+            topic: fallback.topic.clone(),
+            route_prefix: self.all.topic_prefix(transport),
+            prefix: self.all.topic_prefix(&fallback.transport),
             publisher: self.publisher(&fallback.transport),
         });
         let layers = Layers::of_config(config, self.validator);
         let publisher = layers.around(self.publisher(transport));
-        let route = Arc::new(Route::new(config, publisher, fallback));
+        let validate = Validate::of_config(config, self.validator);
+        let route = Arc::new(Route::new(config, publisher, fallback, validate));
         self.known.push((transport, config, Arc::clone(&route)));
         route
     }

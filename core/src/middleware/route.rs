@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::Result;
 use crate::Topic;
 use crate::config::{BatchConfig, GroupBy, OnUnknown, Priority, PublishConfig, RetryConfig};
-use crate::transport::DynPublisher;
+use crate::middleware::layers::Validate;
+use crate::topic::TopicPrefix;
+use crate::transport::{DynPublisher, Outgoing};
 use crate::{Error, transport::Outcome};
 use crate::{ErrorKind, Text};
 
@@ -17,6 +20,8 @@ pub(super) struct Route {
     pub(super) at_once: bool,
     retry: RetryConfig,
     on_unknown: OnUnknown,
+    /// For what does not pass through the layers.
+    validate: Option<Validate>,
     pub(super) fallback: Option<Arc<Fallback>>,
 }
 
@@ -24,8 +29,22 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Fallback {
     pub(super) transport: Text,
-    pub(super) topic: Option<Topic>,
+    /// Default: that of the route, with this transport's prefix.
+    pub(super) topic: Option<Text>,
+    pub(super) route_prefix: TopicPrefix,
+    pub(super) prefix: TopicPrefix,
     pub(super) publisher: DynPublisher,
+}
+
+impl Fallback {
+    /// Where an event of a topic goes.
+    pub(super) fn topic_for(&self, topic: &Topic) -> Topic {
+        match &self.topic {
+            Some(own) => self.prefix.apply(own),
+            None if self.route_prefix == self.prefix => topic.clone(),
+            None => self.prefix.apply(self.route_prefix.strip(topic.name())),
+        }
+    }
 }
 
 impl Route {
@@ -33,6 +52,7 @@ impl Route {
         config: &PublishConfig,
         publisher: DynPublisher,
         fallback: Option<Fallback>,
+        validate: Option<Validate>,
     ) -> Self {
         let batch = config.batch.clone();
         Self {
@@ -41,8 +61,15 @@ impl Route {
             batch,
             retry: config.retry.clone(),
             on_unknown: config.on_unknown,
+            validate,
             fallback: fallback.map(Arc::new),
         }
+    }
+
+    /// Refuses an event that is wrong, as the layers would.
+    pub(super) fn check(&self, outgoing: &Outgoing) -> Result<()> {
+        let validate = self.validate.as_ref();
+        validate.map_or(Ok(()), |validate| validate.check(outgoing))
     }
 
     /// The name of the group of an event.

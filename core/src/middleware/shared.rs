@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     /// Ends what still runs at the deadline of the bus's end.
     pub(super) cut: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// How many transactions are being published.
+    pub(super) transactions: watch::Sender<usize>,
     runtime: Handle,
 }
 
@@ -36,6 +39,7 @@ impl Shared {
             unsent: Unsent::default(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            transactions: watch::Sender::new(0),
             runtime: Handle::current(),
         }
     }

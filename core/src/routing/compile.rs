@@ -50,7 +50,7 @@ fn route(index: usize, route: &RouteConfig, config: &Config) -> Result<Route> {
     Ok(Route::new(
         Some((index, &route.pattern)),
         &route.transport,
-        topic,
+        topic.with_prefix(&config.topic_prefix(&route.transport)),
         &origins.pattern,
     ))
 }
@@ -63,6 +63,7 @@ fn default_route(route: &DefaultRoute, config: &Config) -> Result<Route> {
     let topic = template(&route.topic, &origins.topic, path, 1, || {
         "the types of the default".to_owned()
     })?;
+    let topic = topic.with_prefix(&config.topic_prefix(&route.transport));
     Ok(Route::new(None, &route.transport, topic, &origins.pattern))
 }
 

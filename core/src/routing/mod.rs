@@ -19,8 +19,9 @@ pub use reading::Reading;
 use crate::codec::Codec;
 use crate::config::Origin;
 use crate::pattern::PatternMap;
+use crate::topic::TopicPattern;
 use crate::{Error, ErrorKind, Pattern, Result, Text, Topic};
-use template::TopicTemplate;
+use template::{Opened, TopicTemplate};
 
 /// How many event types a table remembers the way of. Programs have fewer; a publisher that
 /// makes types up must not fill the memory.
@@ -103,6 +104,16 @@ impl RouteTable {
             self.remember(event_type, &resolved);
         }
         Ok(resolved)
+    }
+
+    /// The topic of a route, or the pattern of its topics where they depend on the event type.
+    pub(crate) fn topics(&self, route: usize) -> std::result::Result<Topic, TopicPattern> {
+        let route = &self.routes[route];
+        let pattern = route.pattern.as_ref().expect("only the default has none");
+        match route.topic.open(Some(pattern), pattern) {
+            Opened::Topic(topic) => Ok(topic),
+            Opened::Pattern(pattern) => Err(pattern),
+        }
     }
 
     fn route_of(&self, event_type: &str) -> Option<&Route> {

@@ -1,7 +1,8 @@
 use std::fmt;
 
 use crate::pattern::Segment;
-use crate::topic::{TopicPart, TopicPattern};
+use crate::text::format_text;
+use crate::topic::{TopicPart, TopicPattern, TopicPrefix};
 use crate::{Error, ErrorKind, Pattern, Result, Text, Topic};
 
 /// The name of a topic with places for parts of the event type.
@@ -21,19 +22,31 @@ enum Part {
 }
 
 impl TopicTemplate {
-    /// Reads a template. `Err` is what is wrong and what to do about it.
+    /// Reads a template, in which `{{` and `}}` stand for braces. `Err` is what is wrong and what to
+    /// do about it.
     pub(super) fn parse(text: &str) -> Result<Self, (String, &'static str)> {
         const ADVICE: &str =
-            "`{type}` is the event type, `{1}` its first segment, `{2}` its second";
+            "`{type}` is the event type, `{1}` its first segment, `{{` and `}}` are braces";
         if text.is_empty() {
             return Err(("is empty".to_owned(), "name the topic"));
         }
         let mut parts = Vec::new();
+        let mut fixed = String::new();
         let mut rest = text;
         while let Some(brace) = rest.find(['{', '}']) {
-            let (fixed, from_brace) = rest.split_at(brace);
+            let (before, from_brace) = rest.split_at(brace);
+            fixed.push_str(before);
+            let escaped = ["{{", "}}"]
+                .into_iter()
+                .find(|it| from_brace.starts_with(it));
+            if let Some(escaped) = escaped {
+                fixed.push_str(&escaped[..1]);
+                rest = &from_brace[escaped.len()..];
+                continue;
+            }
             if !fixed.is_empty() {
-                parts.push(Part::Fixed(fixed.into()));
+                parts.push(Part::Fixed(fixed.as_str().into()));
+                fixed.clear();
             }
             let inner = from_brace.strip_prefix('{').and_then(|s| s.split_once('}'));
             let Some((name, after)) = inner else {
@@ -52,13 +65,33 @@ impl TopicTemplate {
             parts.push(part);
             rest = after;
         }
-        if !rest.is_empty() {
-            parts.push(Part::Fixed(rest.into()));
+        fixed.push_str(rest);
+        if !fixed.is_empty() {
+            parts.push(Part::Fixed(fixed.into()));
         }
         Ok(Self {
             text: text.into(),
             parts,
         })
+    }
+
+    /// The template with a prefix before the names.
+    pub(super) fn with_prefix(mut self, prefix: &TopicPrefix) -> Self {
+        let prefix = prefix.as_str();
+        if prefix.is_empty() || self.text.starts_with(prefix) {
+            return self;
+        }
+        let first = match self.parts.first() {
+            Some(Part::Fixed(text)) => text.clone(),
+            _ => Text::default(),
+        };
+        if !first.is_empty() {
+            self.parts.remove(0);
+        }
+        self.parts
+            .insert(0, Part::Fixed(format_text!("{prefix}{first}")));
+        self.text = format_text!("{prefix}{}", self.text);
+        self
     }
 
     /// The highest number of a segment that the template takes, counted from 1; 0 if it takes

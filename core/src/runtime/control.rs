@@ -3,16 +3,28 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::Timestamp;
+use super::partitions::{PartitionStatus, Partitions};
+use super::window::Window;
+use crate::transport::Delivery;
+use crate::{Text, Timestamp};
 
 /// Pauses a subscription while it runs, and says how it is doing.
 pub struct Control {
     paused: watch::Sender<bool>,
+    /// Told of every pause and every end of one.
+    changed: Notify,
     failed: AtomicBool,
+    restarting: AtomicBool,
+    /// It is paused, reads nothing and has nothing in flight.
+    idle: AtomicBool,
+    became_idle: Notify,
+    partitions: Mutex<Partitions>,
     in_flight: AtomicUsize,
+    in_flight_bytes: AtomicUsize,
     oldest: Mutex<Option<Instant>>,
     last_error: Mutex<Option<LastError>>,
 }
@@ -32,8 +44,14 @@ impl Control {
     pub fn new() -> Self {
         Self {
             paused: watch::Sender::new(false),
+            changed: Notify::new(),
             failed: AtomicBool::new(false),
+            restarting: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            became_idle: Notify::new(),
+            partitions: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            in_flight_bytes: AtomicUsize::new(0),
             oldest: Mutex::default(),
             last_error: Mutex::default(),
         }
@@ -41,17 +59,46 @@ impl Control {
 
     /// Lets it read no more, until [`resume`](Self::resume). What it has received is handled.
     pub fn pause(&self) {
-        self.paused.send_replace(true);
+        self.set_paused(true);
     }
 
     /// Lets it read again.
     pub fn resume(&self) {
-        self.paused.send_replace(false);
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, paused: bool) {
+        self.idle.store(false, Ordering::Release);
+        self.paused.send_replace(paused);
+        self.changed.notify_waiters();
     }
 
     /// Whether it is paused.
     pub fn is_paused(&self) -> bool {
         *self.paused.borrow()
+    }
+
+    /// Waits until a pause has come to rest: nothing is read, and everything that was received is
+    /// settled. Forever if the subscription ends before. Cancel safe.
+    pub async fn idle(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.became_idle.notified());
+            notified.as_mut().enable();
+            if self.idle.load(Ordering::Acquire) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether it failed, and is about to start again.
+    pub fn is_restarting(&self) -> bool {
+        self.restarting.load(Ordering::Acquire)
+    }
+
+    /// What it has received from.
+    pub fn partitions(&self) -> Vec<PartitionStatus> {
+        lock(&self.partitions).all()
     }
 
     /// Whether it failed, so that it stops or has stopped by itself.
@@ -62,6 +109,11 @@ impl Control {
     /// How many events it has received and not settled.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the events have that it has received and is not done with.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
     /// When the oldest event was received that is not done.
@@ -76,17 +128,14 @@ impl Control {
 
     /// Waits for a pause. Cancel safe.
     pub(super) async fn paused(&self) {
-        self.wait_for(true).await;
-    }
-
-    /// Waits for the end of a pause. Cancel safe.
-    pub(super) async fn resumed(&self) {
-        self.wait_for(false).await;
-    }
-
-    async fn wait_for(&self, wanted: bool) {
         // The sender lives as long as this call, so it can't be gone.
-        let _ = self.paused.subscribe().wait_for(|it| *it == wanted).await;
+        let _ = self.paused.subscribe().wait_for(|paused| *paused).await;
+    }
+
+    /// Waits for a pause or the end of one that is made after this call, not after its first poll.
+    /// Cancel safe.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     pub(super) fn fail(&self) {
@@ -100,9 +149,30 @@ impl Control {
         });
     }
 
-    pub(super) fn note_progress(&self, in_flight: usize, oldest: Option<Instant>) {
-        self.in_flight.store(in_flight, Ordering::Relaxed);
-        *lock(&self.oldest) = oldest;
+    pub(super) fn restarting(&self, restarting: bool) {
+        self.restarting.store(restarting, Ordering::Release);
+        if !restarting {
+            self.failed.store(false, Ordering::Release);
+        }
+    }
+
+    pub(super) fn note_received(&self, transport: &Text, deliveries: &[Delivery]) {
+        lock(&self.partitions).received(transport, deliveries);
+    }
+
+    /// Notes whether a paused subscription does nothing any more.
+    pub(super) fn note_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Release);
+        if idle {
+            self.became_idle.notify_waiters();
+        }
+    }
+
+    pub(super) fn note_progress(&self, window: &Window) {
+        self.in_flight.store(window.events(), Ordering::Relaxed);
+        self.in_flight_bytes
+            .store(window.bytes(), Ordering::Relaxed);
+        *lock(&self.oldest) = window.oldest();
     }
 }
 

@@ -37,14 +37,23 @@ counters! {
     dropped,
     /// Events that no handler takes, acknowledged.
     unhandled,
+    /// Events that had been handled before, acknowledged.
+    duplicates,
+    /// Events that were handled while another one had taken their claim: they may have been
+    /// handled twice.
+    claims_lost,
     /// Attempts that failed and were followed by another.
     retried,
+    /// Attempts that failed and are followed by another after a long pause, outside of the lane.
+    delayed,
     /// Events put away as dead letters.
     dead_lettered,
     /// Records that were no events.
     undecodable,
     /// Deliveries given back unhandled, at a stop or when they belonged to another member.
     released,
+    /// How often it started again after a failure.
+    restarts,
     /// Settlements that came too late: another member has the event.
     stale,
     /// Settlements that the transport refused for good; the events come again.

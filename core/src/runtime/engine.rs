@@ -1,5 +1,8 @@
 mod batching;
+mod claiming;
 mod decide;
+mod deferring;
+mod suspects;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,18 +14,25 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::batch::{BatchLimits, Batches, RunningBatch};
-use super::control::Arrivals;
-use super::dead_letter::{DeadLetters, Held};
-use super::job::{Job, Working};
+use self::claiming::next_answer;
+use self::deferring::limited;
+use self::suspects::Suspicion;
+use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
+use super::claims::{Claims, Idempotency};
+use super::dead_letter::{DeadLetters, Held, Reason};
+use super::job::{Job, Task, Trial, Working};
 use super::lanes::{LaneId, Lanes};
 use super::source::{Read, Reader, Settled, Settlements};
+use super::window::Window;
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
-use crate::handler::{CallInfo, Failure, Handled, HandlerSet, Registered};
+use crate::event::on_behalf_of;
+use crate::handler::{
+    CallInfo, Classifiers, Failure, FailureKind, Handled, HandlerSet, Registered,
+};
 use crate::transport::{Delivery, Settlement, Subscriber};
 use crate::{Error, ErrorKind, Text, Topic};
 
@@ -39,8 +49,12 @@ pub struct Consumer {
     pub settings: SubscriptionConfig,
     /// The handlers.
     pub handlers: Arc<HandlerSet>,
+    /// Which errors of handlers are worth another try.
+    pub classifiers: Classifiers,
     /// When batches of events are handed to batch handlers.
     pub batch: BatchLimits,
+    /// Keeps it from handling an event twice, if that is wanted.
+    pub idempotency: Option<Idempotency>,
     /// What it reads.
     pub sources: Vec<Source>,
     /// Counts what it does.
@@ -93,6 +107,7 @@ struct Engine {
     group: Text,
     settings: SubscriptionConfig,
     handlers: Arc<HandlerSet>,
+    classifiers: Classifiers,
     counters: Arc<Counters>,
     control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
@@ -102,6 +117,15 @@ struct Engine {
     dead_letters: Vec<DeadLetters>,
     calls: Vec<CallInfo>,
     named_topics: Vec<Vec<Topic>>,
+    /// The first source of the same transport: events of a key share a lane, those that were put
+    /// off too.
+    lane_sources: Vec<usize>,
+    /// Which events are suspect of ending their process.
+    suspicions: Vec<Suspicion>,
+    /// Suspects that wait until no other one runs.
+    suspects: VecDeque<Job>,
+    /// A suspect runs, or is about to.
+    trial: bool,
     /// The readers that do not read at the moment.
     readers: Vec<Reader>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
@@ -110,15 +134,17 @@ struct Engine {
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
     running: FuturesUnordered<Working<Handled>>,
+    /// Jobs whose handler has returned and whose verdict comes later.
+    deferred: FuturesUnordered<Working<Handled>>,
     /// Batches that have not started.
     batches: Batches,
     running_batches: FuturesUnordered<RunningBatch>,
     /// Jobs that keep their lane without a handler at work.
     held: FuturesUnordered<Working<Held>>,
-    /// When deliveries came that are not done.
-    arrivals: Arrivals,
-    /// Deliveries that are not settled yet.
-    in_flight: usize,
+    /// The claims that jobs need to start, where they do.
+    claims: Option<Claims>,
+    /// What was received and is not done.
+    window: Window,
     unfinished: usize,
     stopping: bool,
     error: Option<Error>,
@@ -126,11 +152,17 @@ struct Engine {
 
 impl Engine {
     fn new(consumer: Consumer, shutdown: Shutdown) -> Self {
+        let control = Arc::clone(&consumer.control);
+        let claims = consumer
+            .idempotency
+            .map(|settings| Claims::new(settings, &consumer.group, &consumer.handlers, control));
+        let window = Window::new(&consumer.settings);
         let mut engine = Self {
             name: consumer.name,
             group: consumer.group,
             settings: consumer.settings,
             handlers: consumer.handlers,
+            classifiers: consumer.classifiers,
             counters: consumer.counters,
             control: consumer.control,
             observer: consumer.observer,
@@ -139,46 +171,66 @@ impl Engine {
             dead_letters: Vec::new(),
             calls: Vec::new(),
             named_topics: Vec::new(),
+            lane_sources: Vec::new(),
+            suspicions: Vec::new(),
+            suspects: VecDeque::new(),
+            trial: false,
             readers: Vec::new(),
             reads: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
+            deferred: FuturesUnordered::new(),
             batches: Batches::new(consumer.batch),
             running_batches: FuturesUnordered::new(),
             held: FuturesUnordered::new(),
-            arrivals: Arrivals::default(),
-            in_flight: 0,
+            claims,
+            window,
             unfinished: 0,
             stopping: false,
             error: None,
         };
-        for (index, source) in consumer.sources.into_iter().enumerate() {
-            let token = engine.shutdown.token();
-            engine.calls.push(CallInfo::new(
-                engine.name.clone(),
-                source.transport.clone(),
-                token,
-            ));
-            engine
-                .settlements
-                .push(Settlements::new(index, source.subscriber.settler()));
-            engine.dead_letters.push(DeadLetters::new(
-                source.transport,
-                source.publisher,
-                source.admin,
-                Arc::clone(&engine.control),
-            ));
-            engine.readers.push(Reader::new(index, source.subscriber));
-            engine.named_topics.push(source.topics);
+        for source in consumer.sources {
+            engine.add(source);
         }
         engine
     }
 
+    fn add(&mut self, source: Source) {
+        let index = self.readers.len();
+        let can = source.capabilities;
+        let settler = source.subscriber.settler();
+        let same = |call: &CallInfo| call.transport == source.transport;
+        let lane_source = self.calls.iter().position(same).unwrap_or(index);
+        self.lane_sources.push(lane_source);
+        let suspicion = Suspicion::new(can, self.settings.retry.max_attempts);
+        self.suspicions.push(suspicion);
+        let token = self.shutdown.token();
+        let transport = source.transport.clone();
+        let mut call = CallInfo::new(self.name.clone(), transport, token);
+        call.migrations = self.handlers.migrations().cloned();
+        self.calls.push(call);
+        self.dead_letters.push(DeadLetters {
+            transport: source.transport,
+            prefix: source.prefix,
+            publisher: source.publisher,
+            admin: source.admin,
+            // The claim of an event ends in its store between the two steps.
+            forwarder: (can.forward && self.claims.is_none()).then(|| settler.clone()),
+            control: Arc::clone(&self.control),
+            ensured: Arc::default(),
+        });
+        self.settlements.push(Settlements::new(index, settler));
+        self.readers.push(Reader::new(index, source.subscriber));
+        self.named_topics.push(source.topics);
+    }
+
     async fn run(&mut self) {
+        let control = Arc::clone(&self.control);
         loop {
-            let paused = self.control.is_paused();
+            let changed = control.changed();
+            let paused = control.is_paused();
             if !paused {
                 self.start_reads();
             }
@@ -188,20 +240,26 @@ impl Engine {
                 Poll::Ready(())
             })
             .await;
+            self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
-            self.control
-                .note_progress(self.in_flight, self.arrivals.oldest());
+            self.control.note_progress(&self.window);
+            if paused {
+                let idle = self.reads.is_empty() && self.window.events() == 0;
+                self.control.note_idle(idle);
+            }
             if self.stopping && self.is_drained() {
                 return;
             }
             tokio::select! {
                 Some((reader, read)) = self.reads.next() => self.on_read(reader, read),
-                Some((job, handled)) = self.running.next() => self.on_handled(job, handled),
+                Some((job, handled)) = self.running.next() => self.on_returned(job, handled),
+                Some((job, handled)) = self.deferred.next() => self.on_handled(job, handled),
                 Some((jobs, handled)) = self.running_batches.next() => self.on_batch_handled(jobs, handled),
                 () = self.batches.due(), if self.batches.is_collecting() => {}
                 Some((job, held)) = self.held.next() => self.on_held(job, held),
+                answer = next_answer(self.claims.as_mut()), if self.claims.is_some() => self.on_claims(answer),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
-                () = self.control.resumed(), if paused && !self.stopping => {}
+                () = changed, if paused && !self.stopping => {}
                 () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
@@ -212,19 +270,22 @@ impl Engine {
     fn is_drained(&self) -> bool {
         self.reads.is_empty()
             && self.running.is_empty()
+            && self.deferred.is_empty()
             && self.running_batches.is_empty()
             && self.held.is_empty()
+            && self.claims.as_ref().is_none_or(Claims::is_settled)
             && self.settlements.iter().all(Settlements::is_empty)
     }
 
-    /// Lets idle readers read, once half of the window is free: reading one event whenever one
-    /// was settled would cost a round trip each.
+    /// Lets idle readers read what the window has room for, shared among them.
     fn start_reads(&mut self) {
-        let window = self.settings.max_in_flight;
-        if self.stopping || self.in_flight > window / 2 {
+        if self.stopping || self.readers.is_empty() {
             return;
         }
-        let room = window - self.in_flight;
+        let Some(room) = self.window.room() else {
+            return;
+        };
+        let room = room.div_ceil(self.settlements.len());
         for reader in self.readers.drain(..) {
             self.reads.push(Box::pin(reader.read(
                 room,
@@ -240,9 +301,10 @@ impl Engine {
         match read {
             Read::Stopped => {}
             Read::Deliveries(deliveries) => {
-                self.in_flight += deliveries.len();
                 self.counters.received(deliveries.len());
-                let arrival = self.arrivals.arrived(deliveries.len());
+                let transport = &self.calls[source].transport;
+                self.control.note_received(transport, &deliveries);
+                let arrival = self.window.received(&deliveries);
                 for delivery in deliveries {
                     self.accept(source, arrival, delivery);
                 }
@@ -261,13 +323,17 @@ impl Engine {
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
         let lane = self.lane(source, &delivery);
-        let mut job = Job {
+        let mut job = Job::new(Task {
             source,
             arrival,
             lane: None,
+            claim: None,
+            later: None,
             attempt: delivery.attempt(),
-            delivery: Box::new(delivery),
-        };
+            failed_at: None,
+            trial: Trial::None,
+            delivery,
+        });
         if self.stopping {
             self.release(job);
         } else if self.is_own_dead_letter(&job) {
@@ -275,6 +341,7 @@ impl Engine {
             self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
             job.lane = lane;
+            self.enlist(&mut job);
             match self.lanes.enter(job) {
                 Some(job) => self.ready.push_back(job),
                 None => self.join_batch(lane),
@@ -286,19 +353,33 @@ impl Engine {
         match self.settings.ordering {
             Ordering::Key => {
                 let topic = delivery.topic().name();
+                let source = self.lane_sources[source];
                 delivery
                     .key()
                     .map(|key| self.lanes.lane(source, topic, key))
+            }
+            Ordering::Partition => {
+                let (topic, position) = (delivery.topic().name(), delivery.position());
+                let partition = position.partition();
+                Some(self.lanes.partition_lane(source, topic, partition))
             }
             Ordering::None => None,
         }
     }
 
-    /// Whether a topic that discovery found holds the subscription's own dead letters: handling
-    /// them would put them away again, and again.
+    /// Whether a topic that discovery found holds the subscription's own dead letters, or events
+    /// that wait for their next attempt: handling them would put them away again, and again.
     fn is_own_dead_letter(&self, job: &Job) -> bool {
         let topic = job.delivery.topic();
-        !self.named_topics[job.source].contains(topic) && self.settings.dead_letter.covers(topic)
+        // A source of its own reads what waits: what somebody put there by hand is handled.
+        let named = &self.named_topics[job.source];
+        if named.contains(topic) || self.lane_sources[job.source] != job.source {
+            return false;
+        }
+        let delayed = self.settings.retry.delayed.as_ref();
+        let prefix = &self.dead_letters[job.source].prefix;
+        self.settings.dead_letter.covers(topic, prefix)
+            || delayed.is_some_and(|delayed| delayed.topic.covers(topic, prefix))
     }
 
     /// Starts jobs while there are places. A handler that returns at once is done right here.
@@ -315,9 +396,16 @@ impl Engine {
                 self.release(job);
                 continue;
             }
+            if self.is_suspect(&job) {
+                self.try_suspect(job);
+                continue;
+            }
+            let Some(job) = self.admit(job) else {
+                continue;
+            };
             if let Some(mut work) = self.start(job) {
                 match Pin::new(&mut work).poll(context) {
-                    Poll::Ready((job, handled)) => self.on_handled(job, handled),
+                    Poll::Ready((job, handled)) => self.on_returned(job, handled),
                     Poll::Pending => self.running.push(work),
                 }
             }
@@ -325,21 +413,29 @@ impl Engine {
     }
 
     /// Starts the handler of a job, or decides about it where none can run.
-    fn start(&mut self, job: Job) -> Option<Working<Handled>> {
+    fn start(&mut self, mut job: Job) -> Option<Working<Handled>> {
         let event = match job.delivery.event() {
             Ok(event) => event,
             Err(undecodable) => {
-                let reason = format!("not an event: {}", undecodable.error);
+                let (kind, text) = (
+                    FailureKind::Undecodable,
+                    format!("not an event: {}", undecodable.error),
+                );
                 self.counters.undecodable(1);
-                self.dead_letter(job, &reason);
+                self.dead_letter(job, Reason { kind, text: &text });
                 return None;
             }
         };
         let handlers = Arc::clone(&self.handlers);
-        let handler = match handlers.find(event.event_type()) {
+        let handler = match handlers.find(event) {
             Some((_, Registered::One(handler))) => handler,
-            Some((index, Registered::Batch(_))) => {
-                self.collect(index, job);
+            Some((handler, Registered::Batch(_))) => {
+                if job.trial == Trial::Running {
+                    let jobs = vec![job];
+                    self.start_batch(Collected { handler, jobs });
+                } else {
+                    self.collect(handler, job);
+                }
                 return None;
             }
             None => {
@@ -354,10 +450,12 @@ impl Engine {
         call.attempt = job.attempt;
         let limit = self.settings.handler_timeout;
         call.deadline = limit.map(|limit| Instant::now() + limit);
-        match span.in_scope(|| handler.call(&job.delivery, call)) {
-            Ok(future) => {
+        let start = || on_behalf_of(Some(event), || handler.call(&job.delivery, call));
+        match span.in_scope(start) {
+            Ok(started) => {
+                job.later = started.later;
                 let late = |limit| Err(Failure::late(limit));
-                let future = limited(future, limit, late);
+                let future = limited(started.future, limit, late);
                 // An empty span costs nothing to enter; a boxed future more does.
                 Some(if span.is_disabled() {
                     Working::new(job, future)
@@ -400,7 +498,7 @@ impl Engine {
                     tracing::error!(subscription = %self.name, %error, "an event could not be settled");
                 }
             }
-            self.in_flight -= 1;
+            self.window.settled();
         }
         source.sent(again > 0);
     }
@@ -419,7 +517,14 @@ impl Engine {
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
         let collected = self.batches.drain();
-        for job in ready.into_iter().chain(waiting).chain(collected) {
+        let suspects = std::mem::take(&mut self.suspects);
+        let parked = self.claims.as_mut().map(Claims::drain_parked);
+        let idle = ready
+            .into_iter()
+            .chain(waiting)
+            .chain(suspects)
+            .chain(collected);
+        for job in idle.chain(parked.into_iter().flatten()) {
             self.release(job);
         }
     }
@@ -428,6 +533,7 @@ impl Engine {
     async fn finish(mut self) -> Finished {
         let running = std::mem::take(&mut self.running)
             .into_iter()
+            .chain(std::mem::take(&mut self.deferred))
             .filter_map(Working::into_job);
         let held = std::mem::take(&mut self.held)
             .into_iter()
@@ -443,8 +549,7 @@ impl Engine {
         if settled.is_err() {
             tracing::warn!(subscription = %self.name, "settlements were not taken in time");
         }
-        self.control
-            .note_progress(self.in_flight, self.arrivals.oldest());
+        self.control.note_progress(&self.window);
         let closing = self
             .readers
             .drain(..)
@@ -464,6 +569,7 @@ impl Engine {
         while let Some((reader, read)) = self.reads.next().await {
             self.on_read(reader, read);
         }
+        self.finish_claims().await;
         loop {
             self.start_settles();
             let Some(settled) = self.settles.next().await else {
@@ -472,19 +578,6 @@ impl Engine {
             self.on_settled(settled);
         }
     }
-}
-
-/// Gives a handler up that takes longer than the limit. Costs nothing without one.
-fn limited<T: Send + 'static>(
-    handler: BoxFuture<'static, T>,
-    limit: Option<Duration>,
-    late: impl FnOnce(Duration) -> T + Send + 'static,
-) -> BoxFuture<'static, T> {
-    let Some(limit) = limit else { return handler };
-    Box::pin(async move {
-        let ended = timeout(limit, handler).await;
-        ended.unwrap_or_else(|_| late(limit))
-    })
 }
 
 fn missing_result() -> Error {

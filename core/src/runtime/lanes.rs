@@ -33,6 +33,11 @@ impl Lanes {
         LaneId(self.hasher.hash_one((source, topic, key)))
     }
 
+    /// The lane of a partition.
+    pub(super) fn partition_lane(&self, source: usize, topic: &str, partition: u32) -> LaneId {
+        LaneId(self.hasher.hash_one((source, topic, partition)))
+    }
+
     /// Takes the job's lane and gives the job back, or keeps it until the lane is free.
     pub(super) fn enter(&mut self, job: Job) -> Option<Job> {
         let Some(lane) = job.lane else {
@@ -91,6 +96,9 @@ impl Lanes {
     pub(super) fn drain_waiting(&mut self) -> impl Iterator<Item = Job> {
         let lanes = self.occupied.values_mut();
         let waiting = lanes.flat_map(|lane| std::mem::take(&mut lane.waiting));
-        waiting.map(|job| Job { lane: None, ..job })
+        waiting.map(|mut job| {
+            job.lane = None;
+            job
+        })
     }
 }

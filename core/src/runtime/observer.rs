@@ -35,8 +35,12 @@ pub enum Progress {
     Dropped,
     /// No handler takes it, and it was acknowledged.
     Unhandled,
+    /// It had been handled before, and was acknowledged.
+    Duplicate,
     /// The attempt failed and another one follows.
     Retried,
+    /// The attempt failed and another one follows after a long pause, outside of the lane.
+    Delayed,
     /// It was put away as a dead letter.
     DeadLettered,
     /// It was given back to its group.
@@ -50,7 +54,9 @@ impl Progress {
             Self::Handled => "ack",
             Self::Dropped => "drop",
             Self::Unhandled => "unhandled",
+            Self::Duplicate => "duplicate",
             Self::Retried => "retry",
+            Self::Delayed => "delay",
             Self::DeadLettered => "dead-letter",
             Self::Released => "release",
         }

@@ -37,6 +37,14 @@ impl Shutdown {
         self.requested.cancel();
     }
 
+    /// Asks to stop as another request says that was made.
+    pub(super) fn request_as(&self, other: &Self) {
+        if let Some(times) = other.times.get() {
+            self.times.get_or_init(|| *times);
+        }
+        self.requested.cancel();
+    }
+
     /// Whether a request was made.
     pub fn is_requested(&self) -> bool {
         self.requested.is_cancelled()

@@ -6,9 +6,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{Control, Shutdown};
 use crate::backoff;
+use crate::topic::TopicPrefix;
 use crate::transport::{
-    AckToken, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber, Settlement, Settler,
-    Subscriber,
+    AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
+    Settlement, Settler, Subscriber,
 };
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -19,6 +20,8 @@ const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Source {
     /// The transport's name in the config.
     pub transport: Text,
+    /// What stands before the names of the transport's topics.
+    pub prefix: TopicPrefix,
     /// The topics that were named. It may read others that discovery finds.
     pub topics: Vec<Topic>,
     /// Reads.
@@ -27,6 +30,8 @@ pub struct Source {
     pub publisher: DynPublisher,
     /// Creates the topics of dead letters.
     pub admin: DynAdmin,
+    /// What the transport can do.
+    pub capabilities: Capabilities,
 }
 
 impl fmt::Debug for Source {
@@ -121,6 +126,10 @@ impl Settlements {
 
     pub(super) fn is_current(&self, token: AckToken) -> bool {
         self.settler.is_current(token)
+    }
+
+    pub(super) fn settler(&self) -> &DynSettler {
+        &self.settler
     }
 
     pub(super) fn push(&mut self, token: AckToken, settlement: Settlement) {

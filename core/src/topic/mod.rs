@@ -1,12 +1,14 @@
 //! Topics: the named logs of a transport.
 
 mod pattern;
+mod prefix;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub use pattern::{TopicPart, TopicPattern};
+pub use prefix::TopicPrefix;
 
 use crate::Text;
 

@@ -1,6 +1,7 @@
 use std::future::Future;
 
-use super::Start;
+use super::{Delivery, Position, Start};
+use crate::topic::TopicPrefix;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// Manages topics and reads their state.
@@ -69,6 +70,53 @@ pub trait Admin: Send + Sync + 'static {
     ///
     /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
     fn health(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Reads what a topic holds, without a group and without changing anything
+    /// ([`Capabilities::browse`](super::Capabilities::browse)): up to `max` (at least 1) records
+    /// behind the given positions, at most one for each partition; a partition without one is
+    /// read from its oldest record. Those of a partition come in its order, and fewer than `max`
+    /// only if there are no more. Their tokens settle nothing, and their attempt is 1.
+    ///
+    /// A topic that does not exist holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability;
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn browse(
+        &self,
+        topic: &Topic,
+        after: &[Position],
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>>> + Send {
+        let error = unsupported("browse").with_topic(topic.name());
+        let _ = (after, max);
+        async { Err(error) }
+    }
+
+    /// Deletes the records of a topic up to and with the given positions, at most one for each
+    /// partition; partitions without one keep what they have
+    /// ([`Capabilities::purge`](super::Capabilities::purge)). No group gets them any more, also
+    /// where it has not settled them.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability;
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn purge(
+        &self,
+        topic: &Topic,
+        through: &[Position],
+    ) -> impl Future<Output = Result<()>> + Send {
+        let error = unsupported("purge").with_topic(topic.name());
+        let _ = through;
+        async { Err(error) }
+    }
+}
+
+/// The error of what a transport does not declare.
+pub(super) fn unsupported(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, "the transport can't do this").with_operation(operation)
 }
 
 /// How a topic is to be created.
@@ -91,6 +139,15 @@ impl TopicSpec {
             name: name.into(),
             partitions: None,
             replication: None,
+        }
+    }
+
+    /// The same topic with a prefix before its name, unless that begins with it.
+    #[must_use]
+    pub fn prefixed(&self, prefix: &TopicPrefix) -> Self {
+        Self {
+            name: prefix.apply(&self.name).name().into(),
+            ..self.clone()
         }
     }
 

@@ -23,6 +23,23 @@ pub struct Capabilities {
     pub creates_topics: bool,
     /// A group can read [topics whose names are not known beforehand](super::Subscription::patterns).
     pub discovery: bool,
+    /// Several events can be stored all or none
+    /// ([`Publisher::publish_together`](super::Publisher::publish_together)).
+    pub transactions: bool,
+    /// What a group has done and the events that come of it can be stored all or none
+    /// ([`Settler::settle_together`](super::Settler::settle_together)).
+    pub exactly_once: bool,
+    /// [`Settler::forward`](super::Settler::forward) stores and acknowledges in one step.
+    pub forward: bool,
+    /// [`Settler::begin`](super::Settler::begin) notes what is about to be handled, so that an
+    /// event that ends its process is found out.
+    pub begin: bool,
+    /// [`Admin::browse`](super::Admin::browse) reads a topic without a group.
+    pub browse: bool,
+    /// [`Admin::purge`](super::Admin::purge) deletes what a topic holds.
+    pub purge: bool,
+    /// [`Transport::idempotency`](super::Transport::idempotency) gives a store.
+    pub idempotency: bool,
     /// A group can be [moved to another place](super::Admin::reset).
     pub reset: bool,
 }
@@ -39,6 +56,13 @@ impl Capabilities {
             start_at_time: false,
             creates_topics: false,
             discovery: false,
+            transactions: false,
+            exactly_once: false,
+            forward: false,
+            begin: false,
+            browse: false,
+            purge: false,
+            idempotency: false,
             reset: false,
         }
     }
@@ -92,10 +116,59 @@ impl Capabilities {
         self
     }
 
+    /// It keeps which events were handled.
+    #[must_use]
+    pub const fn with_idempotency(mut self) -> Self {
+        self.idempotency = true;
+        self
+    }
+
     /// Topics can be discovered.
     #[must_use]
     pub const fn with_discovery(mut self) -> Self {
         self.discovery = true;
+        self
+    }
+
+    /// Events can be stored all or none.
+    #[must_use]
+    pub const fn with_transactions(mut self) -> Self {
+        self.transactions = true;
+        self
+    }
+
+    /// Acknowledgements and events can be stored all or none.
+    #[must_use]
+    pub const fn with_exactly_once(mut self) -> Self {
+        self.exactly_once = true;
+        self
+    }
+
+    /// A record is stored and a delivery acknowledged in one step.
+    #[must_use]
+    pub const fn with_forward(mut self) -> Self {
+        self.forward = true;
+        self
+    }
+
+    /// What is about to be handled can be noted.
+    #[must_use]
+    pub const fn with_begin(mut self) -> Self {
+        self.begin = true;
+        self
+    }
+
+    /// Topics can be read without a group.
+    #[must_use]
+    pub const fn with_browse(mut self) -> Self {
+        self.browse = true;
+        self
+    }
+
+    /// What topics hold can be deleted.
+    #[must_use]
+    pub const fn with_purge(mut self) -> Self {
+        self.purge = true;
         self
     }
 

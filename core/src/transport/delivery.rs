@@ -8,8 +8,11 @@ pub struct Delivery {
     topic: Topic,
     position: Position,
     attempt: u32,
+    earlier: u32,
     headers: Headers,
     content: Result<Event, Box<Undecodable>>,
+    /// The record of an event that a format read.
+    record: Option<Box<RawRecord>>,
 }
 
 /// A record that is no event: kept as it came, so that nothing is lost.
@@ -31,8 +34,10 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers,
             content: Ok(event),
+            record: None,
         }
     }
 
@@ -50,15 +55,44 @@ impl Delivery {
             topic,
             position,
             attempt: 1,
+            earlier: 0,
             headers: Headers::new(),
             content,
+            record: None,
         }
+    }
+
+    /// Reads a record that the transport could not read as an event. What is an event already stays
+    /// one; where `read` fails, its error becomes the reason.
+    #[must_use]
+    pub(crate) fn decoded(mut self, read: impl FnOnce(&RawRecord) -> crate::Result<Event>) -> Self {
+        let Err(undecodable) = &mut self.content else {
+            return self;
+        };
+        match read(&undecodable.record) {
+            Ok(event) => {
+                let record = std::mem::take(&mut undecodable.record);
+                self.headers = record.headers.clone();
+                self.record = Some(Box::new(record));
+                self.content = Ok(event);
+            }
+            Err(error) => undecodable.error = error,
+        }
+        self
     }
 
     /// Sets how many times the event has been delivered, this time included.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
+        self
+    }
+
+    /// Sets how many attempts were made before the event came to where it was delivered from: it
+    /// failed elsewhere, and was stored for a later attempt.
+    #[must_use]
+    pub fn with_earlier_attempts(mut self, attempts: u32) -> Self {
+        self.earlier = attempts;
         self
     }
 
@@ -86,6 +120,12 @@ impl Delivery {
 
     /// How many times it has been delivered or tried, this time included: 1 is the first.
     pub fn attempt(&self) -> u32 {
+        self.earlier.saturating_add(self.attempt)
+    }
+
+    /// How many times it has been delivered from where it was, this time included: the attempt
+    /// without those that were made elsewhere.
+    pub fn deliveries(&self) -> u32 {
         self.attempt
     }
 
@@ -104,6 +144,15 @@ impl Delivery {
     /// The record and the reason, if it is no event.
     pub fn event(&self) -> Result<&Event, &Undecodable> {
         self.content.as_ref().map_err(|undecodable| &**undecodable)
+    }
+
+    /// The record as it came, where the event was read by a [format](crate::format) or there is none:
+    /// what a dead letter keeps.
+    pub fn record(&self) -> Option<&RawRecord> {
+        match &self.content {
+            Ok(_) => self.record.as_deref(),
+            Err(undecodable) => Some(&undecodable.record),
+        }
     }
 
     /// What order goes by: the event's key. A record that is no event has none.

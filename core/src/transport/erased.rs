@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Publisher, Settlement,
-    Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
+    AckToken, Admin, Capabilities, Delivery, Lag, Outcome, Outgoing, Position, Publisher,
+    Settlement, Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
+use crate::idempotency::IdempotencyStore;
 use crate::{Result, Topic};
 
 /// Any [`Transport`].
@@ -47,6 +48,13 @@ impl DynPublisher {
     }
 }
 
+impl DynSubscriber {
+    /// Erases a subscriber's type.
+    pub fn new(subscriber: impl Subscriber) -> Self {
+        Self(Box::new(subscriber))
+    }
+}
+
 impl Transport for DynTransport {
     type Publisher = DynPublisher;
     type Subscriber = DynSubscriber;
@@ -67,11 +75,19 @@ impl Transport for DynTransport {
     fn admin(&self) -> DynAdmin {
         self.0.admin()
     }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        self.0.idempotency()
+    }
 }
 
 impl Publisher for DynPublisher {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
         self.0.publish(batch).await
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        self.0.publish_together(batch).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -104,8 +120,24 @@ impl Settler for DynSettler {
         self.0.settle(batch).await
     }
 
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        self.0.settle_together(acks, batch).await
+    }
+
     fn is_current(&self, token: AckToken) -> bool {
         self.0.is_current(token)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        self.0.forward(batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.0.begin(token).await
     }
 }
 
@@ -129,6 +161,14 @@ impl Admin for DynAdmin {
     async fn health(&self) -> Result<()> {
         self.0.health().await
     }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        self.0.browse(topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        self.0.purge(topic, through).await
+    }
 }
 
 #[async_trait]
@@ -137,6 +177,7 @@ trait ErasedTransport: Send + Sync {
     async fn publisher(&self) -> Result<DynPublisher>;
     async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber>;
     fn admin(&self) -> DynAdmin;
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>>;
 }
 
 #[async_trait]
@@ -150,19 +191,23 @@ impl<T: Transport> ErasedTransport for T {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<DynSubscriber> {
-        Ok(DynSubscriber(Box::new(
-            Transport::subscribe(self, subscription).await?,
-        )))
+        let subscriber = Transport::subscribe(self, subscription).await?;
+        Ok(DynSubscriber::new(subscriber))
     }
 
     fn admin(&self) -> DynAdmin {
         DynAdmin(Arc::new(Transport::admin(self)))
+    }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        Transport::idempotency(self)
     }
 }
 
 #[async_trait]
 trait ErasedPublisher: Send + Sync {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome>;
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>>;
     async fn flush(&self, deadline: Instant) -> Result<()>;
     async fn close(&self, deadline: Instant) -> Result<()>;
 }
@@ -171,6 +216,10 @@ trait ErasedPublisher: Send + Sync {
 impl<P: Publisher> ErasedPublisher for P {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
         Publisher::publish(self, batch).await
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        Publisher::publish_together(self, batch).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -207,7 +256,11 @@ impl<S: Subscriber> ErasedSubscriber for S {
 #[async_trait]
 trait ErasedSettler: Send + Sync {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>>;
+    async fn settle_together(&self, acks: &[AckToken], batch: &[Outgoing])
+    -> Result<Vec<Position>>;
     fn is_current(&self, token: AckToken) -> bool;
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>>;
+    async fn begin(&self, token: AckToken) -> Result<u32>;
 }
 
 #[async_trait]
@@ -216,8 +269,24 @@ impl<S: Settler> ErasedSettler for S {
         Settler::settle(self, batch).await
     }
 
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        Settler::settle_together(self, acks, batch).await
+    }
+
     fn is_current(&self, token: AckToken) -> bool {
         Settler::is_current(self, token)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        Settler::forward(self, batch).await
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        Settler::begin(self, token).await
     }
 }
 
@@ -228,6 +297,8 @@ trait ErasedAdmin: Send + Sync {
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
     async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()>;
     async fn health(&self) -> Result<()>;
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>>;
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()>;
 }
 
 #[async_trait]
@@ -250,6 +321,14 @@ impl<A: Admin> ErasedAdmin for A {
 
     async fn health(&self) -> Result<()> {
         Admin::health(self).await
+    }
+
+    async fn browse(&self, topic: &Topic, after: &[Position], max: usize) -> Result<Vec<Delivery>> {
+        Admin::browse(self, topic, after, max).await
+    }
+
+    async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
+        Admin::purge(self, topic, through).await
     }
 }
 

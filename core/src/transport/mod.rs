@@ -24,6 +24,7 @@ mod outcome;
 mod position;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,8 +38,9 @@ pub use headers::{Header, Headers, RawRecord};
 pub use outcome::{Content, Outcome, Outgoing};
 pub use position::Position;
 
+use crate::idempotency::IdempotencyStore;
 use crate::topic::TopicPattern;
-use crate::{Result, Text, Timestamp, Topic};
+use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
 /// A connection to one server or cluster.
 ///
@@ -73,7 +75,8 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// [`TopicNotFound`](crate::ErrorKind::TopicNotFound) if a topic does not exist and the
     /// server does not make topics by itself; [`Unsupported`](crate::ErrorKind::Unsupported) for
-    /// a start the transport does not have; [`Connect`](crate::ErrorKind::Connect) as above.
+    /// a start the transport does not have, and for a subscription that is
+    /// [`exactly_once`](Subscription::exactly_once) without the capability; [`Connect`](crate::ErrorKind::Connect) as above.
     ///
     /// # Cancel safety
     ///
@@ -85,6 +88,13 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Manages topics and reads their state.
     fn admin(&self) -> Self::Admin;
+
+    /// Keeps on the server which events were handled, for subscriptions that name the transport
+    /// as their store ([`Capabilities::idempotency`]). Each call gives another handle to the same.
+    /// `None`, the default, if the server is not made for it.
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        None
+    }
 }
 
 /// Publishes batches of events.
@@ -103,6 +113,30 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// A dropped call may have published any part of the batch.
     fn publish(&self, batch: &[Outgoing]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// Publishes all events of a batch, on any topics, or none of them
+    /// ([`Capabilities::transactions`]).
+    ///
+    /// Returns the position of each, in the order of the input. No reader gets one of them unless
+    /// all of them are stored for good. Their order is that of [`publish`](Self::publish), also
+    /// among the two. Bounded by the delivery deadline of the transport's config.
+    ///
+    /// # Errors
+    ///
+    /// An error without [`effect`](crate::Error::effect) says that nothing is stored, and never
+    /// will be. [`Unknown`](crate::Effect::Unknown): all of them may be stored, or none.
+    /// [`Unsupported`](ErrorKind::Unsupported) without the capability.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have published all of the batch, or nothing.
+    fn publish_together(
+        &self,
+        batch: &[Outgoing],
+    ) -> impl Future<Output = Result<Vec<Position>>> + Send {
+        let _ = batch;
+        async { Err(not_together("publish_together")) }
+    }
 
     /// Waits until the server has answered for everything that was published before.
     ///
@@ -179,11 +213,89 @@ pub trait Settler: Send + Sync + 'static {
         batch: &[(AckToken, Settlement)],
     ) -> impl Future<Output = Vec<Result<()>>> + Send;
 
+    /// Acknowledges deliveries and publishes events in one step: all of it, or nothing
+    /// ([`Capabilities::exactly_once`]). For subscribers of a
+    /// [`Subscription`] that is [`exactly_once`](Subscription::exactly_once).
+    ///
+    /// Nothing that was delivered before one of the deliveries, from the same
+    /// [source](AckToken::source), may be left unsettled. Returns the position of each event, in
+    /// the order of the input. Bounded by the delivery deadline of the transport's config.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Publisher::publish_together`], and [`Stale`](ErrorKind::Stale) if one of the
+    /// deliveries belongs to another member by now. After an error whose
+    /// [`effect`](crate::Error::effect) is unknown the same call is to be made again: it finds out
+    /// whether the one before took effect, and does nothing then. Positions that can't be told any
+    /// more are `u64::MAX`.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have done all of it, or nothing; making it again is safe.
+    fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> impl Future<Output = Result<Vec<Position>>> + Send {
+        let _ = (acks, batch);
+        async { Err(not_together("settle_together")) }
+    }
+
     /// Whether the delivery still belongs to this member. Asked just before its handler starts:
     /// what does not belong to it any more is settled with [`Settlement::Release`] unhandled.
     fn is_current(&self, token: AckToken) -> bool {
         let _ = token;
         true
+    }
+
+    /// Stores records, each in the place of a delivery that is acknowledged by the same step of
+    /// the server: both happen or neither does ([`Capabilities::forward`]). Returns one result
+    /// for each, in the order of the input.
+    ///
+    /// Forwarding again is harmless: for a delivery that has been settled it is `Ok`, and nothing
+    /// is stored.
+    ///
+    /// # Errors
+    ///
+    /// For each item on its own: [`Stale`](crate::ErrorKind::Stale) if the event belongs to
+    /// another member by now; [`Unsupported`](crate::ErrorKind::Unsupported) without the
+    /// capability, or if the server can't do it in one step for this pair of topics; those of
+    /// [`Publisher::publish`]. Nothing was stored nor acknowledged, unless the error's
+    /// [effect](crate::Error::effect) is unknown.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have forwarded any part of the batch.
+    fn forward(
+        &self,
+        batch: &[(AckToken, Outgoing)],
+    ) -> impl Future<Output = Vec<Result<()>>> + Send {
+        let results = batch
+            .iter()
+            .map(|_| Err(admin::unsupported("forward")))
+            .collect();
+        async { results }
+    }
+
+    /// Notes on the server that the handler of a delivery is about to start, and returns how
+    /// many times that was noted before, by whichever member ([`Capabilities::begin`]).
+    ///
+    /// Asked for what may have ended the process of a member that had it: if it does so again,
+    /// the next member knows. One delivery of a subscriber at a time; the note of one may replace
+    /// that of another of the same topic and partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`](crate::ErrorKind::Stale) if the event belongs to another member by now;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability; a retryable error
+    /// if the server can't be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have noted it.
+    fn begin(&self, token: AckToken) -> impl Future<Output = Result<u32>> + Send {
+        let _ = token;
+        async { Err(admin::unsupported("begin")) }
     }
 }
 
@@ -216,6 +328,9 @@ pub struct Subscription {
     /// dead and give its events to another, where it goes by time. Longer than any handler
     /// takes, its retries included. Default: 60 s.
     pub takeover_after: Duration,
+    /// Whether deliveries are acknowledged by [`Settler::settle_together`], and by nothing else
+    /// ([`Capabilities::exactly_once`]). Default: no.
+    pub exactly_once: bool,
 }
 
 impl Subscription {
@@ -228,6 +343,7 @@ impl Subscription {
             patterns: Vec::new(),
             start: Start::default(),
             takeover_after: Duration::from_secs(60),
+            exactly_once: false,
         }
     }
 
@@ -258,6 +374,13 @@ impl Subscription {
         self.takeover_after = takeover_after;
         self
     }
+
+    /// Sets [`exactly_once`](Self::exactly_once).
+    #[must_use]
+    pub fn exactly_once(mut self, exactly_once: bool) -> Self {
+        self.exactly_once = exactly_once;
+        self
+    }
 }
 
 /// Where a group starts that has no position yet. A group that has one goes on from there.
@@ -279,4 +402,12 @@ impl Start {
     pub fn time(time: impl Into<Timestamp>) -> Self {
         Self::Time(time.into())
     }
+}
+
+fn not_together(operation: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the transport can't store several events all or none",
+    )
+    .with_operation(operation)
 }

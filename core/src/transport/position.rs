@@ -1,11 +1,16 @@
 use std::fmt;
+use std::str::FromStr;
+
+use crate::{Error, ErrorKind};
 
 /// Where an event stands in its topic. Positions of one partition are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     partition: u32,
     offset: u64,
-    sequence: Option<u64>,
+    /// An `Option` would take a third more room in every outcome.
+    has_sequence: bool,
+    sequence: u64,
 }
 
 impl Position {
@@ -14,7 +19,8 @@ impl Position {
         Self {
             partition,
             offset,
-            sequence: None,
+            has_sequence: false,
+            sequence: 0,
         }
     }
 
@@ -23,7 +29,8 @@ impl Position {
         Self {
             partition,
             offset: milliseconds,
-            sequence: Some(sequence),
+            has_sequence: true,
+            sequence,
         }
     }
 
@@ -39,7 +46,11 @@ impl Position {
 
     /// The second number of an id of two numbers.
     pub const fn sequence(&self) -> Option<u64> {
-        self.sequence
+        if self.has_sequence {
+            Some(self.sequence)
+        } else {
+            None
+        }
     }
 }
 
@@ -47,7 +58,46 @@ impl fmt::Display for Position {
     /// `partition:offset`, or `partition:milliseconds-sequence`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.partition, self.offset)?;
-        self.sequence
+        self.sequence()
             .map_or(Ok(()), |sequence| write!(f, "-{sequence}"))
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let read = || {
+            let (partition, rest) = text.split_once(':')?;
+            let partition = partition.parse().ok()?;
+            match rest.split_once('-') {
+                None => Some(Self::new(partition, rest.parse().ok()?)),
+                Some((milliseconds, sequence)) => Some(Self::with_sequence(
+                    partition,
+                    milliseconds.parse().ok()?,
+                    sequence.parse().ok()?,
+                )),
+            }
+        };
+        read().ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("`{text}` is no position"))
+                .with_note("write `partition:offset`, or `partition:milliseconds-sequence`")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written() {
+        for position in [Position::new(3, 17), Position::with_sequence(0, 1_700, 2)] {
+            assert_eq!(position.to_string().parse::<Position>().unwrap(), position);
+        }
+        for text in ["", "1", "1:", ":1", "a:1", "1:2-", "1:2-x", "-1:2"] {
+            assert!(text.parse::<Position>().is_err(), "{text}");
+        }
     }
 }

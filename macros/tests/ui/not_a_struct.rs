@@ -2,12 +2,6 @@ use polybus_macros::Event;
 
 #[derive(Event)]
 #[event(type = "user", crate = "polybus_core")]
-enum UserEvent {
-    Created { user_id: String },
-}
-
-#[derive(Event)]
-#[event(type = "user", crate = "polybus_core")]
 union User {
     number: u32,
     bits: f32,

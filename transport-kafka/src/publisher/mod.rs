@@ -1,15 +1,18 @@
 //! Publishing: records go into the client's queue in the order of the calls, and come back with
 //! a position.
 
+mod alone;
 mod pending;
+mod pool;
 mod producer;
 mod record;
+mod session;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use polybus_core::transport::{Outcome, Outgoing, Publisher};
+use polybus_core::transport::{Outcome, Outgoing, Position, Publisher};
 use polybus_core::{Effect, ErrorKind, Result, Text};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -18,16 +21,21 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::pending::{Pending, Ticket};
+use self::pool::Pool;
 use self::producer::{Handle, Producer, Record};
+pub(crate) use self::session::{Failed, Offsets, Session};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::{Origin, code_of};
+use crate::ids::Ids;
+use crate::writing::Format;
 
 /// How long to wait at most before the client's queue is looked at again. An answer ends the
 /// wait, but the client frees the record's place only a moment after it.
 const ROOM_CHECK: Duration = Duration::from_millis(1);
 
-/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync.
+/// Publishes on Kafka: idempotently, and acknowledged by all replicas that are in sync, unless
+/// [`acks`](KafkaConfig::acks) says otherwise.
 ///
 /// An accepted event's position is its partition and offset. A broker that had taken an event
 /// before an answer was lost may confirm it without an offset, which is then `u64::MAX`.
@@ -37,6 +45,7 @@ const ROOM_CHECK: Duration = Duration::from_millis(1);
 pub struct KafkaPublisher {
     origin: Origin,
     client: ClientConfig,
+    format: Format,
     delivery_deadline: Duration,
     operation_deadline: Duration,
     pending: Arc<Pending>,
@@ -44,6 +53,7 @@ pub struct KafkaPublisher {
     /// One call at a time puts records into the client's queue, so that those of a call that
     /// waits for room are not overtaken.
     queue: Mutex<Queue>,
+    transactions: Pool,
 }
 
 #[derive(Debug)]
@@ -66,9 +76,10 @@ enum Refusal<'a> {
 impl KafkaPublisher {
     /// Makes a publisher and waits until it has reached a broker.
     pub(crate) async fn connect(
-        config: &KafkaConfig,
+        config: &Arc<KafkaConfig>,
         client_id: &Text,
         origin: Origin,
+        ids: Arc<Ids>,
     ) -> Result<Self> {
         let client = client::publishing(config, client_id);
         let pending = Arc::new(Pending::default());
@@ -83,14 +94,17 @@ impl KafkaPublisher {
                 format!("no broker answered within {within:?}"),
             ));
         }
+        let transactions = Pool::new(Arc::clone(config), client_id.clone(), origin.clone(), ids);
         Ok(Self {
             origin,
             client,
+            format: config.format,
             delivery_deadline: config.delivery_deadline,
             operation_deadline: config.operation_deadline,
             pending,
             closed: AtomicBool::new(false),
             queue: Mutex::new(Queue::Open(producer)),
+            transactions,
         })
     }
 
@@ -121,16 +135,17 @@ impl KafkaPublisher {
     ) -> Result<(), Option<Outcome>> {
         let topic = outgoing.topic.name();
         let refused = |error| Some(self.origin.not_taken(topic, error));
-        let mut record = record::record(outgoing, number);
+        let mut record = record::record(outgoing, self.format, number);
         let (mut looked_up, mut rebuilt) = (false, false);
         loop {
             record = match try_send(producer, record) {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full(record)) => {
+                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
+                    // Room that comes later is not taken: nobody waits for the answer any more.
                     if Instant::now() >= deadline {
                         return Err(None);
                     }
-                    let _ = timeout(ROOM_CHECK, self.pending.room()).await;
                     record
                 }
                 Err(Refusal::Fatal(record)) if !rebuilt => {
@@ -222,12 +237,25 @@ impl Publisher for KafkaPublisher {
         } else {
             self.enqueue(batch, &mut ticket, deadline).await;
         }
-        ticket
+        let outcomes = ticket
             .outcomes(deadline, |index| self.late(&batch[index]))
-            .await
+            .await;
+        self.publish_alone(batch, outcomes, deadline).await
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.refused().with_operation("publish_together"));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = Instant::now() + self.delivery_deadline;
+        self.transactions.publish(batch, deadline).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
+        self.transactions.flush(deadline).await?;
         self.pending.flush(deadline).await.map_err(|left| {
             self.origin.error(
                 "flush",
@@ -240,6 +268,7 @@ impl Publisher for KafkaPublisher {
     async fn close(&self, deadline: Instant) -> Result<()> {
         self.closed.store(true, Ordering::Release);
         let flushed = self.flush(deadline).await;
+        self.transactions.close(deadline).await;
         // Whoever puts records into the queue now began before and stops at its own deadline.
         let Ok(mut queue) = timeout_at(deadline, self.queue.lock()).await else {
             return flushed;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use polybus_core::transport::{Outcome, Position};
 use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -85,9 +87,20 @@ impl Producer {
         self.client().send(record)
     }
 
+    /// Whether every record was answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.client().in_flight_count() == 0
+    }
+
     /// Whether the client refuses everything from now on.
     pub(super) fn is_fatal(&self) -> bool {
         self.client().context().fatal.load(Ordering::Acquire)
+    }
+
+    /// Why it does, once the client has said so.
+    pub(super) fn fatal(&self) -> Option<RDKafkaErrorCode> {
+        let client = self.client().client();
+        client.fatal_error().map(|(code, _)| code)
     }
 
     /// A handle for blocking calls.
@@ -130,6 +143,39 @@ impl Handle {
     pub(super) fn look_up(&self, topic: &str, within: Duration) -> KafkaResult<()> {
         let client = self.0.client();
         client.fetch_metadata(Some(topic), within).map(drop)
+    }
+
+    /// Ends what others of the same transactional id left open, and shuts them out.
+    ///
+    /// Blocks, as the others do.
+    pub(super) fn init_transactions(&self, within: Duration) -> KafkaResult<()> {
+        self.0.init_transactions(within)
+    }
+
+    /// Begins a transaction.
+    pub(super) fn begin_transaction(&self) -> KafkaResult<()> {
+        self.0.begin_transaction()
+    }
+
+    /// Makes positions of a group a part of the transaction.
+    pub(super) fn send_offsets(
+        &self,
+        positions: &TopicPartitionList,
+        member: &ConsumerGroupMetadata,
+        within: Duration,
+    ) -> KafkaResult<()> {
+        self.0
+            .send_offsets_to_transaction(positions, member, within)
+    }
+
+    /// Ends the transaction: all of it is stored.
+    pub(super) fn commit_transaction(&self, within: Duration) -> KafkaResult<()> {
+        self.0.commit_transaction(within)
+    }
+
+    /// Ends the transaction: nothing of it is.
+    pub(super) fn abort_transaction(&self, within: Duration) -> KafkaResult<()> {
+        self.0.abort_transaction(within)
     }
 }
 

@@ -1,16 +1,21 @@
 //! Events and raw records as records of Kafka.
 
+use bytes::Bytes;
 use polybus_core::envelope::headers::{self, KeyPlace};
 use polybus_core::transport::{Content, Headers, Outgoing};
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::producer::Record;
+use crate::writing::Format;
 
 /// The record for an event, in binary mode, or a raw record as it is; with the headers of the
-/// hop behind its own.
-pub(super) fn record(outgoing: &Outgoing, number: usize) -> Record<'_> {
+/// hop behind its own. A plain event has no headers at all.
+pub(super) fn record(outgoing: &Outgoing, format: Format, number: usize) -> Record<'_> {
     let record = Record::with_opaque_to(outgoing.topic.name(), number);
     let (key, value, headers) = match &outgoing.content {
+        Content::Event(event) if format == Format::Plain => {
+            return with_content(record, event.key().map(str::as_bytes), event.data());
+        }
         Content::Event(event) => {
             // Four attributes are always there; most events have four more.
             let mut written = Some(OwnedHeaders::new_with_capacity(8 + outgoing.headers.len()));
@@ -32,16 +37,23 @@ pub(super) fn record(outgoing: &Outgoing, number: usize) -> Record<'_> {
             (raw.key.as_deref(), raw.value.as_ref(), headers)
         }
     };
+    with_content(record, key, value).headers(append(headers, &outgoing.headers))
+}
+
+/// No value at all is a tombstone; an empty one is not.
+fn with_content<'a>(
+    record: Record<'a>,
+    key: Option<&'a [u8]>,
+    value: Option<&'a Bytes>,
+) -> Record<'a> {
     let record = match key {
         Some(key) => record.key(key),
         None => record,
     };
-    // No value at all is a tombstone; an empty one is not.
-    let record = match value {
+    match value {
         Some(value) => record.payload(value.as_ref()),
         None => record,
-    };
-    record.headers(append(headers, &outgoing.headers))
+    }
 }
 
 fn append(headers: OwnedHeaders, more: &Headers) -> OwnedHeaders {

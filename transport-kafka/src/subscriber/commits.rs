@@ -1,9 +1,12 @@
 //! Writing positions to the server.
 
+use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::Offset;
 
 use super::member::Member;
 use super::reading::Owned;
@@ -124,17 +127,55 @@ impl Member {
         Ok(())
     }
 
+    /// The position that the server has of a partition, as far as this member has written it.
+    pub(super) fn committed(&self, owned: &Owned) -> Option<u64> {
+        let transacted = self.plan.shared.transacted(owned.records.source);
+        transacted.max(owned.committed)
+    }
+
+    /// How far partitions are done of which everything there was is settled: the markers of
+    /// transactions stand behind the last event, and nobody is delivered them.
+    ///
+    /// Not where positions are written with what is published: this one could be late, and put
+    /// one of those back.
+    fn markers(&self) -> HashMap<u32, u64> {
+        let mut markers = HashMap::new();
+        if self.plan.subscription.exactly_once {
+            return markers;
+        }
+        let idle = |owned: &&Owned| self.plan.shared.is_idle(owned.records.source);
+        let mut idle = self.owned.iter().filter(idle).peekable();
+        if idle.peek().is_none() {
+            return markers;
+        }
+        let Ok(positions) = self.consumer.position() else {
+            return markers;
+        };
+        for owned in idle {
+            let records = &owned.records;
+            let found = positions.find_partition(records.topic.name(), records.partition);
+            if let Some(Offset::Offset(position)) = found.map(|found| found.offset())
+                && position > records.next
+            {
+                markers.insert(records.source, position.unsigned_abs());
+            }
+        }
+        markers
+    }
+
     /// The positions of some partitions that are not on the server.
     fn moved(&self, of: impl Fn(&Owned) -> bool) -> Vec<(Partition, i64)> {
+        let markers = self.markers();
         let some = self.owned.iter().filter(|owned| of(owned));
         let moved = some.filter_map(|owned| {
-            let position = self.plan.shared.position(owned.records.source)?;
+            let position = self.plan.shared.position(owned.records.source);
+            let position = position.max(markers.get(&owned.records.source).copied())?;
             let partition = (
                 owned.records.topic.name().to_owned(),
                 owned.records.partition,
             );
             let offset = i64::try_from(position).ok()?;
-            (owned.committed != Some(position)).then_some((partition, offset))
+            (self.committed(owned) < Some(position)).then_some((partition, offset))
         });
         moved.collect()
     }

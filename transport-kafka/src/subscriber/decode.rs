@@ -10,7 +10,7 @@ use super::packed::Packed;
 use crate::error::Origin;
 
 /// A record as a delivery: an event in binary or structured mode, or the bytes that are none.
-pub(super) fn delivery(record: &Packed, topic: Topic, origin: &Origin) -> Delivery {
+pub(crate) fn delivery(record: &Packed, topic: Topic, origin: &Origin) -> Delivery {
     let position = Position::new(record.partition.unsigned_abs(), record.token.id[0]);
     match event(record) {
         Ok((event, headers)) => {

@@ -73,7 +73,12 @@ impl Member {
     /// member could not write before it lost the partition is written now, if the server still
     /// has the one before.
     fn positions(&mut self, partitions: &[Partition]) -> Result<Vec<i64>, RDKafkaErrorCode> {
-        let within = self.plan.config.operation_deadline;
+        let config = &self.plan.config;
+        let within = match self.plan.subscription.exactly_once {
+            // A transaction of a member that died may have to end first.
+            true => config.operation_deadline.max(config.join_deadline),
+            false => config.operation_deadline,
+        };
         let deadline = Instant::now() + within;
         let Subscription { start, .. } = self.plan.subscription;
         // A partition that appears after the group was joined is read from its beginning.
@@ -206,14 +211,14 @@ impl Member {
         let owned: Vec<&Owned> = self.owned.iter().filter(of).collect();
         let committed: Vec<_> = owned
             .iter()
-            .map(|owned| (owned.records.source, owned.committed))
+            .map(|owned| (owned.records.source, self.committed(owned)))
             .collect();
         let Some(positions) = self.plan.shared.disown(&committed, lossless) else {
             return false;
         };
-        for (owned, done) in owned.iter().zip(positions) {
-            if let (Some(committed), Some(done)) = (owned.committed, done)
-                && committed != done
+        for ((owned, done), (_, committed)) in owned.iter().zip(positions).zip(committed) {
+            if let (Some(committed), Some(done)) = (committed, done)
+                && committed < done
                 && let (Ok(committed), Ok(done)) = (i64::try_from(committed), i64::try_from(done))
             {
                 let topic = owned.records.topic.name().to_owned();

@@ -135,6 +135,7 @@ impl Member {
         let shared = Arc::clone(&plan.shared);
         consumer.set_nonempty_callback(move || shared.wake_thread());
         let consumer = Arc::new(consumer);
+        plan.shared.adopt_consumer(Arc::downgrade(&consumer));
         let committer = Committer::new(Arc::clone(&consumer), Arc::clone(&plan.shared));
         let committer = committer.map_err(|error| {
             let why = "no thread could be made";

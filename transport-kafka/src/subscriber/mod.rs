@@ -3,15 +3,18 @@
 mod commits;
 mod committer;
 mod context;
-mod decode;
+pub(crate) mod decode;
 mod handover;
 mod member;
 mod packed;
+mod probation;
 mod queue;
 mod reading;
 mod shared;
 mod start;
+mod steps;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -22,16 +25,23 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::member::Plan;
+pub(crate) use self::packed::Packer;
+pub(crate) use self::probation::Probation;
 pub(crate) use self::shared::Shared;
 use self::shared::{Limits, Received};
 pub(crate) use self::start::offset_of;
+pub(crate) use self::steps::Steps;
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
+use crate::ids::Ids;
 use crate::settle::KafkaSettler;
 
 /// How long a subscriber that is dropped, not closed, may take to leave its group.
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a mark may hold up what is to be handed out, or leaving a group.
+const MARKS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Reads as one member of a group.
 ///
@@ -46,8 +56,13 @@ const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 pub struct KafkaSubscriber {
     shared: Arc<Shared>,
     origin: Origin,
+    probation: Probation,
+    /// Received, and not handed out yet.
+    received: VecDeque<Delivery>,
     left: Option<oneshot::Receiver<Result<()>>>,
     ended: Option<oneshot::Receiver<()>>,
+    /// For a subscription that is exactly-once.
+    steps: Option<Arc<Steps>>,
 }
 
 impl KafkaSubscriber {
@@ -57,6 +72,7 @@ impl KafkaSubscriber {
         client_id: &Text,
         origin: Origin,
         subscription: Subscription,
+        ids: &Arc<Ids>,
     ) -> Result<Self> {
         if subscription.topics.is_empty() && subscription.patterns.is_empty() {
             let why = "a subscription names at least one topic or pattern";
@@ -67,9 +83,23 @@ impl KafkaSubscriber {
             bytes: config.buffer_bytes,
             unsettled: config.unsettled_limit,
         }));
-        let name = subscription.member.as_ref().unwrap_or(client_id);
+        let (name, instance) = names(&config, client_id, &subscription, &origin)?;
+        let steps = match subscription.exactly_once {
+            true => {
+                let id = ids.take(&subscription.group);
+                let client = client::transactional(&config, client_id, &id.to_string());
+                let deadline = Instant::now() + config.connect_deadline;
+                let (shared, lasts) = (Arc::clone(&shared), config.delivery_deadline);
+                let steps = Steps::new(shared, origin.clone(), client, lasts, id, deadline);
+                Some(Arc::new(steps.await?))
+            }
+            false => None,
+        };
+        let marks = client::marking(&config, &name, &subscription.group);
+        let within = config.operation_deadline.min(MARKS_DEADLINE);
+        let probation = Probation::new(marks, origin.clone(), within);
         let plan = Plan {
-            client: client::reading(&config, name, &subscription.group),
+            client: client::member(&config, &name, &subscription.group, instance.as_ref()),
             config,
             origin: origin.clone(),
             subscription,
@@ -82,8 +112,11 @@ impl KafkaSubscriber {
         let subscriber = Self {
             shared,
             origin,
+            probation,
+            received: VecDeque::new(),
             left: Some(left),
             ended: Some(ended),
+            steps,
         };
         let thread = thread::Builder::new().name("polybus-kafka-read".to_owned());
         let spawned = thread.spawn(move || {
@@ -111,18 +144,46 @@ impl KafkaSubscriber {
     }
 }
 
+/// The name of the member, and that by which it keeps its place if it does.
+fn names(
+    config: &KafkaConfig,
+    client_id: &Text,
+    subscription: &Subscription,
+    origin: &Origin,
+) -> Result<(Text, Option<Text>)> {
+    let member = subscription.member.as_ref().or(config.member.as_ref());
+    let instance = member.filter(|_| config.static_membership);
+    if config.static_membership && instance.is_none() {
+        let why = "`static_membership` needs the name of the member";
+        let error = origin.error("subscribe", ErrorKind::Config, why);
+        return Err(error.with_note("set `member` of the transport, another for each process"));
+    }
+    Ok((member.unwrap_or(client_id).clone(), instance.cloned()))
+}
+
 impl Subscriber for KafkaSubscriber {
     type Settler = KafkaSettler;
 
     async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
         loop {
+            if !self.received.is_empty() {
+                // They stay until they are handed out: a dropped call loses none.
+                self.probation.admit(&self.received).await;
+                let count = max.clamp(1, self.received.len());
+                let handed = self.received.drain(..count);
+                return Ok(handed.map(|it| self.probation.told(it)).collect());
+            }
             let arrived = self.shared.arrived.notified();
             match self.shared.receive(max) {
                 Received::Records(records) => {
                     let records = records.into_iter();
-                    let deliveries = records
-                        .map(|(topic, record)| decode::delivery(&record, topic, &self.origin));
-                    return Ok(deliveries.collect());
+                    let deliveries: Vec<_> = records
+                        .map(|(topic, record)| decode::delivery(&record, topic, &self.origin))
+                        .collect();
+                    if self.probation.covers(&deliveries) {
+                        return Ok(deliveries);
+                    }
+                    self.received.extend(deliveries);
                 }
                 Received::Error(error) => return Err(error),
                 Received::Ended => return Err(self.ended("recv")),
@@ -132,10 +193,15 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn settler(&self) -> KafkaSettler {
-        KafkaSettler::new(Arc::clone(&self.shared), self.origin.clone())
+        let (shared, probation) = (Arc::clone(&self.shared), self.probation.clone());
+        KafkaSettler::new(shared, probation, self.origin.clone(), self.steps.clone())
     }
 
     async fn close(mut self, deadline: Instant) -> Result<()> {
+        // While the partitions are still this member's: the next one has marks of its own. Without
+        // an answer they stay, which costs the next one some care and nothing else.
+        let soon = deadline.min(Instant::now() + MARKS_DEADLINE);
+        let _ = timeout_at(soon, self.probation.leave(&self.shared)).await;
         self.shared.order_to_leave(deadline.into_std());
         let (Some(left), Some(ended)) = (self.left.take(), self.ended.take()) else {
             return Ok(());
@@ -163,5 +229,6 @@ impl Drop for KafkaSubscriber {
     fn drop(&mut self) {
         let deadline = std::time::Instant::now() + DROPPED_DEADLINE;
         self.shared.order_to_leave(deadline);
+        self.probation.end();
     }
 }

@@ -4,8 +4,12 @@
 //! event of it. What goes between them is the record's bytes in memory that many records share, so
 //! that hardly anything is allocated by the one and freed by the other, which both would wait for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use polybus_core::transport::AckToken;
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers as _};
 
 use super::queue::Record;
 
@@ -19,7 +23,7 @@ const NULL: u32 = u32::MAX;
 
 /// A record that is to become a delivery.
 #[derive(Debug, Clone)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     pub(super) token: AckToken,
     pub(super) partition: i32,
     /// The client could read the headers.
@@ -40,24 +44,62 @@ enum Value {
 
 /// Packs records, many into one piece of memory.
 #[derive(Debug, Default)]
-pub(super) struct Packer(BytesMut);
+pub(crate) struct Packer(BytesMut);
 
 impl Packer {
     pub(super) fn pack(&mut self, record: Record<'_>, token: AckToken) -> Packed {
+        let headers = record.headers();
+        let has_headers = headers.is_ok();
+        let headers = headers.into_iter().flatten();
+        let headers = headers.map(|(name, value)| (name.to_bytes(), value));
+        let packed = self.pack_parts(headers, record.key(), record.value());
+        Packed {
+            token,
+            partition: record.partition(),
+            has_headers,
+            ..packed
+        }
+    }
+
+    /// A record that the client gave in another way.
+    pub(crate) fn pack_message(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        token: AckToken,
+    ) -> Packed {
+        let mut headers = Vec::new();
+        // The client panics over a header whose name is not UTF-8, which brokers let through.
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let all = message.headers().into_iter().flat_map(|all| all.iter());
+            headers.extend(all.map(|header| (header.key.as_bytes(), header.value)));
+        }));
+        let packed = self.pack_parts(headers.into_iter(), message.key(), message.payload());
+        Packed {
+            token,
+            partition: message.partition(),
+            has_headers: read.is_ok(),
+            ..packed
+        }
+    }
+
+    fn pack_parts<'a>(
+        &mut self,
+        headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Packed {
         if self.0.capacity() < SMALL_VALUE {
             self.0 = BytesMut::with_capacity(CHUNK);
         }
-        let headers = record.headers();
-        let has_headers = headers.is_ok();
-        for (name, value) in headers.into_iter().flatten() {
-            self.put_header(name.to_bytes(), value);
+        for (name, value) in headers {
+            self.put_header(name, value);
         }
         let headers_end = self.0.len();
-        let key_end = record.key().map(|key| {
+        let key_end = key.map(|key| {
             self.0.put_slice(key);
             self.0.len()
         });
-        let value = match record.value() {
+        let value = match value {
             None => Value::Null,
             Some(value) if value.len() > SMALL_VALUE => Value::Large(Bytes::copy_from_slice(value)),
             Some(value) => {
@@ -66,9 +108,9 @@ impl Packer {
             }
         };
         Packed {
-            token,
-            partition: record.partition(),
-            has_headers,
+            token: AckToken::new(0, 0, [0, 0]),
+            partition: 0,
+            has_headers: true,
             bytes: self.0.split().freeze(),
             headers_end,
             key_end,

@@ -11,6 +11,8 @@ use polybus_core::{Error, Topic};
 use tokio::sync::Notify;
 
 use super::packed::Packed;
+use super::steps::Handle;
+use crate::asking::Partition;
 
 /// What is ready to be received, what was delivered, and what the thread is to do.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Shared {
     /// Told when there is something to receive.
     pub(super) arrived: Notify,
     thread: OnceLock<Thread>,
+    consumer: OnceLock<Handle>,
 }
 
 /// How much is kept, at most.
@@ -52,6 +55,8 @@ struct Source {
     /// It is being handed over: nothing of it is to be started any more.
     revoking: bool,
     queued: usize,
+    /// The position that was written with what was published.
+    transacted: Option<u64>,
 }
 
 /// What the thread is asked to do.
@@ -87,6 +92,21 @@ pub(super) enum Received {
     Ended,
 }
 
+/// What acknowledging deliveries comes to.
+pub(super) enum Plan {
+    /// They were all acknowledged before.
+    Done,
+    /// Where partitions go on then.
+    Next(Vec<(Partition, i64)>),
+}
+
+/// Why deliveries can't be acknowledged together.
+pub(super) enum Unplanned {
+    NotOwned,
+    /// An earlier delivery is not settled.
+    Gap(Topic),
+}
+
 /// Why a delivery can't be settled: it belongs to another member by now.
 pub(crate) struct NotOwned {
     pub(crate) topic: Option<Topic>,
@@ -99,6 +119,7 @@ impl Shared {
             limits,
             arrived: Notify::new(),
             thread: OnceLock::new(),
+            consumer: OnceLock::new(),
         }
     }
 
@@ -189,6 +210,67 @@ impl Shared {
     }
 }
 
+/// The side of what is settled together with events.
+impl Shared {
+    /// Where partitions go on once deliveries are acknowledged.
+    pub(super) fn plan(&self, acks: &[AckToken]) -> Result<Plan, Unplanned> {
+        let state = self.state();
+        let mut next = Vec::new();
+        let mut open = 0;
+        for acks in by_source(acks) {
+            let source = state.sources.get(acks[0].source as usize);
+            let source = source.ok_or(Unplanned::NotOwned)?;
+            let mut watermark = source.watermark.clone();
+            let before = watermark.position();
+            for ack in &acks {
+                let settled = watermark.ack(ack.epoch, ack.id[0]);
+                settled.map_err(|_| Unplanned::NotOwned)?;
+            }
+            let position = watermark.position();
+            let beyond =
+                |position: Option<u64>, ack: &AckToken| position.is_some_and(|it| it > ack.id[0]);
+            if !acks.iter().all(|ack| beyond(position, ack)) {
+                return Err(Unplanned::Gap(source.topic.clone()));
+            }
+            open += acks.iter().filter(|ack| !beyond(before, ack)).count();
+            let partition = (source.topic.name().to_owned(), source.partition);
+            let position = position.and_then(|it| i64::try_from(it).ok());
+            next.extend(position.map(|position| (partition, position)));
+        }
+        match open {
+            0 if !acks.is_empty() => Ok(Plan::Done),
+            _ => Ok(Plan::Next(next)),
+        }
+    }
+
+    /// Notes that deliveries are acknowledged, and the server knows.
+    pub(super) fn settled_together(&self, acks: &[AckToken]) {
+        let mut state = self.state();
+        for ack in acks {
+            // What is another member's by now is no matter of this one.
+            let _ = state.settle(*ack, Settlement::Ack);
+            if let Some(source) = state.sources.get_mut(ack.source as usize) {
+                source.transacted = source.watermark.position();
+            }
+        }
+        drop(state);
+        self.wake_thread();
+    }
+
+    /// The position of a partition that was written with what was published.
+    pub(super) fn transacted(&self, source: u32) -> Option<u64> {
+        self.state().sources[source as usize].transacted
+    }
+
+    pub(super) fn adopt_consumer(&self, consumer: Handle) {
+        let _ = self.consumer.set(consumer);
+    }
+
+    pub(super) fn consumer(&self) -> Option<Handle> {
+        self.consumer.get().cloned()
+    }
+}
+
 /// The side of the thread.
 impl Shared {
     pub(super) fn orders(&self) -> Orders {
@@ -209,11 +291,13 @@ impl Shared {
                 watermark: Watermark::new(),
                 revoking: false,
                 queued: 0,
+                transacted: None,
             });
             state.sources.len() - 1
         });
         let source = &mut state.sources[index];
         source.revoking = false;
+        source.transacted = None;
         let epoch = source.watermark.begin();
         let index = u32::try_from(index).expect("a member has fewer than 2^32 partitions");
         (index, epoch)
@@ -289,6 +373,13 @@ impl Shared {
             .all(|source| state.sources[*source as usize].watermark.outstanding() == 0)
     }
 
+    /// Whether everything of a partition that was read is settled.
+    pub(super) fn is_idle(&self, source: u32) -> bool {
+        let state = self.state();
+        let source = &state.sources[source as usize];
+        source.watermark.held() == 0 && source.queued == 0 && !source.revoking
+    }
+
     /// Up to where a partition is done.
     pub(super) fn position(&self, source: u32) -> Option<u64> {
         self.state().sources[source as usize].watermark.position()
@@ -310,7 +401,7 @@ impl Shared {
         let complete = positions
             .iter()
             .zip(committed)
-            .all(|(position, (_, committed))| position.is_none() || position == committed);
+            .all(|(position, (_, committed))| position <= committed);
         if lossless && !complete {
             return None;
         }
@@ -341,6 +432,13 @@ impl Shared {
         drop(state);
         self.arrived.notify_one();
     }
+}
+
+fn by_source(acks: &[AckToken]) -> Vec<Vec<AckToken>> {
+    let mut sorted = acks.to_vec();
+    sorted.sort_by_key(|ack| (ack.source, ack.id[0]));
+    let runs = sorted.chunk_by(|one, next| one.source == next.source);
+    runs.map(<[AckToken]>::to_vec).collect()
 }
 
 impl State {

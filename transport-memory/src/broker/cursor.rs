@@ -145,9 +145,39 @@ impl Cursor {
         }
     }
 
+    /// Counts what is before an offset as settled, whatever became of it. Whether events of its
+    /// keys became available by that.
+    pub(crate) fn settle_before(&mut self, log: &Log, bound: u64) -> bool {
+        let mut available = false;
+        for offset in self.slots.low()..self.slots.next().min(bound) {
+            let key = log.record(offset).key;
+            let attempt = match self.slots.slot(offset) {
+                Some(Slot::Held { attempt, .. }) => attempt,
+                Some(Slot::Queued { attempts }) => {
+                    self.order.dequeue(offset, key);
+                    self.slots.set(offset, Slot::Settled { attempt: attempts });
+                    continue;
+                }
+                Some(Slot::Settled { .. }) | None => continue,
+            };
+            self.slots.set(offset, Slot::Settled { attempt });
+            available |= self.order.unhold(key);
+        }
+        self.slots.skip_to(bound);
+        available
+    }
+
     /// Whether a delivery is with a member and not settled.
     pub(crate) fn holds(&self, member: MemberId, offset: u64, attempt: u32) -> bool {
         self.slots.slot(offset) == Some(Slot::Held { member, attempt })
+    }
+
+    /// Whether a delivery was settled.
+    pub(crate) fn is_settled(&self, offset: u64, attempt: u32) -> bool {
+        match self.slots.slot(offset) {
+            Some(Slot::Settled { attempt: settled }) => settled == attempt,
+            slot => slot.is_none() && offset < self.slots.low(),
+        }
     }
 
     fn release(&mut self, log: &Log, offset: u64, attempt: u32) {

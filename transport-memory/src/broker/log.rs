@@ -1,10 +1,12 @@
 //! One topic's log: a queue of records with ascending offsets, bounded in number and bytes.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
-use polybus_core::transport::{Content, Headers, Outgoing, RawRecord};
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use polybus_core::transport::{Content, Headers, Outgoing};
 use polybus_core::{Event, Timestamp};
 
 /// How much a topic holds.
@@ -23,9 +25,9 @@ pub(crate) struct KeyHash(pub(crate) u64);
 
 impl KeyHash {
     pub(crate) fn of(key: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        Self(hasher.finish())
+        // Another seed in each process: nobody can choose keys that meet.
+        let state = SeedableRandomState::with_seed(0, SharedSeed::global_random());
+        Self(state.hash_one(key))
     }
 }
 
@@ -53,7 +55,7 @@ impl Measure {
 /// What was published.
 #[derive(Debug)]
 pub(crate) struct Record {
-    pub(crate) content: Stored,
+    pub(crate) content: Content,
     /// Headers beside an event's attributes; those of a raw record are in it.
     pub(crate) headers: Headers,
     pub(crate) key: Option<KeyHash>,
@@ -61,24 +63,16 @@ pub(crate) struct Record {
     stored_at: Timestamp,
 }
 
-/// The content of a record.
-#[derive(Debug)]
-pub(crate) enum Stored {
-    Event(Event),
-    /// Boxed: rare, and twice as large as an event.
-    Raw(Box<RawRecord>),
-}
-
 impl Record {
     fn new(outgoing: &Outgoing, measure: Measure, stored_at: Timestamp) -> Self {
         let headers = outgoing.headers.clone();
-        let (content, headers) = match &outgoing.content {
-            Content::Event(event) => (Stored::Event(event.clone()), headers),
+        let mut content = outgoing.content.clone();
+        let headers = match &mut content {
+            Content::Event(_) => headers,
             Content::Raw(raw) => {
-                let mut raw = raw.clone();
                 let further = headers.into_iter();
                 further.for_each(|(name, value)| raw.headers.push(name, value));
-                (Stored::Raw(Box::new(raw)), Headers::new())
+                Headers::new()
             }
         };
         let Measure { key, size } = measure;
@@ -130,6 +124,13 @@ impl Log {
         &self.records[(offset - self.base) as usize]
     }
 
+    /// The records from an offset on, with theirs.
+    pub(crate) fn records_from(&self, offset: u64) -> impl Iterator<Item = (u64, &Record)> {
+        let skipped = offset.saturating_sub(self.base);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        (self.base..).zip(&self.records).skip(skipped)
+    }
+
     pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
     }
@@ -143,8 +144,8 @@ impl Log {
         self.base + older as u64
     }
 
-    pub(crate) fn has_room(&self, size: u64) -> bool {
-        self.records.len() < self.limits.events && self.bytes + size <= self.limits.bytes
+    pub(crate) fn has_room(&self, events: usize, bytes: u64) -> bool {
+        self.records.len() + events <= self.limits.events && self.bytes + bytes <= self.limits.bytes
     }
 
     /// Stores a record, whether or not there is room, and returns its offset.
@@ -176,6 +177,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use polybus_core::Topic;
+    use polybus_core::transport::RawRecord;
 
     use super::*;
 
@@ -201,13 +203,13 @@ mod tests {
     #[test]
     fn room_is_bounded_by_number_and_by_bytes() {
         let mut log = log(2, 100);
-        assert!(log.has_room(100));
-        assert!(!log.has_room(101));
+        assert!(log.has_room(1, 100));
+        assert!(!log.has_room(1, 101));
         assert_eq!(append(&mut log, 60, 1), 0);
-        assert!(log.has_room(40));
-        assert!(!log.has_room(41));
+        assert!(log.has_room(1, 40));
+        assert!(!log.has_room(1, 41));
         assert_eq!(append(&mut log, 1, 1), 1);
-        assert!(!log.has_room(1));
+        assert!(!log.has_room(1, 1));
     }
 
     #[test]
@@ -220,7 +222,7 @@ mod tests {
         assert!(log.trim_one(1).is_none());
         assert_eq!((log.base(), log.end(), log.len()), (1, 2, 1));
         assert_eq!(log.record(1).size, 40);
-        assert!(log.has_room(60));
+        assert!(log.has_room(1, 60));
         assert_eq!(append(&mut log, 60, 1), 2);
     }
 
@@ -249,7 +251,7 @@ mod tests {
         let record = log.record(0);
         assert_eq!(record.size, 4);
         assert!(record.headers.is_empty());
-        let Stored::Raw(raw) = &record.content else {
+        let Content::Raw(raw) = &record.content else {
             panic!("not raw");
         };
         let names: Vec<_> = raw.headers.iter().map(|(name, _)| name).collect();

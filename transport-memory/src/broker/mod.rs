@@ -7,20 +7,24 @@ mod member;
 mod order;
 mod slots;
 mod state;
+mod together;
 mod topic;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use polybus_core::Timestamp;
+use polybus_core::idempotency::MemoryIdempotency;
 use polybus_core::transport::Outgoing;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::MemoryConfig;
 use log::Limits;
-pub(crate) use log::{Measure, Stored};
+pub(crate) use log::Measure;
 pub(crate) use state::{Progress, State, Taken};
+pub(crate) use together::{Step, Together};
 
 /// A member of a group, unique for as long as the broker lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +54,8 @@ pub(crate) struct Broker {
     /// Publishers that wait for room.
     waiting: AtomicUsize,
     room: Notify,
+    /// Made when it is first asked for: few need it.
+    idempotency: OnceLock<Arc<MemoryIdempotency>>,
 }
 
 impl Broker {
@@ -65,7 +71,13 @@ impl Broker {
             delivery_deadline: config.delivery_deadline,
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
+            idempotency: OnceLock::new(),
         }
+    }
+
+    /// Which events were handled.
+    pub(crate) fn idempotency(&self) -> Arc<MemoryIdempotency> {
+        Arc::clone(self.idempotency.get_or_init(Arc::default))
     }
 
     /// The state, for a call that makes nothing available to anybody.
@@ -108,7 +120,7 @@ impl Broker {
         progress: &mut [Progress],
     ) {
         let deadline = Instant::now() + self.delivery_deadline;
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = Waiting::new(self);
         loop {
             // Made before looking: it hears of every change from here on.
             let room = self.room.notified();
@@ -116,6 +128,11 @@ impl Broker {
                 return;
             }
         }
+    }
+
+    /// Told when room may have been made, to those who [wait](Waiting).
+    pub(crate) fn room(&self) -> Notified<'_> {
+        self.room.notified()
     }
 
     /// How many bytes a topic holds.
@@ -130,12 +147,12 @@ impl Broker {
 }
 
 /// Counts a publisher as waiting for as long as it lives, also when its call is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
+    pub(crate) fn new(broker: &'a Broker) -> Self {
+        broker.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(&broker.waiting)
     }
 }
 

@@ -93,6 +93,39 @@ impl Order {
         heads.insert(offset);
     }
 
+    /// Takes an event out of its queue.
+    pub(crate) fn dequeue(&mut self, offset: u64, key: Option<KeyHash>) {
+        let Some(key) = key else {
+            self.free.remove(&offset);
+            return;
+        };
+        let Some(entry) = self.keys.get_mut(&key) else {
+            return;
+        };
+        let was_head = entry.queue.front() == Some(&offset);
+        entry.queue.retain(|queued| *queued != offset);
+        let head = entry.queue.front().copied();
+        let holder = entry.holder.as_ref().map(|holder| holder.member);
+        if head.is_none() && holder.is_none() {
+            self.keys.remove(&key);
+        }
+        if !was_head {
+            return;
+        }
+        match holder {
+            Some(member) => {
+                self.unreserve(member, offset);
+                if let Some(head) = head {
+                    self.reserved.entry(member).or_default().insert(head);
+                }
+            }
+            None => {
+                self.free.remove(&offset);
+                self.free.extend(head);
+            }
+        }
+    }
+
     /// Ends a member's hold of one event. Whether queued events became free by that.
     pub(crate) fn unhold(&mut self, key: Option<KeyHash>) -> bool {
         let Some(key) = key else { return false };

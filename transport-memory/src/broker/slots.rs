@@ -68,6 +68,13 @@ impl Slots {
         self.slots.push_back(slot);
     }
 
+    /// Moves the window on to an offset, if nothing is in it.
+    pub(crate) fn skip_to(&mut self, offset: u64) {
+        if self.slots.is_empty() {
+            self.low = self.low.max(offset);
+        }
+    }
+
     /// Changes a slot within the window and moves the window on past what is settled.
     pub(crate) fn set(&mut self, offset: u64, slot: Slot) {
         let index = (offset - self.low) as usize;

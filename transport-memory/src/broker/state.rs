@@ -1,15 +1,16 @@
 //! Topics, groups and members, and what happens between them.
 
 use std::collections::{HashMap, VecDeque};
+use std::slice;
 use std::sync::Arc;
 
 use polybus_core::topic::TopicPattern;
-use polybus_core::transport::{AckToken, Lag, Outgoing, Settlement, Start, Subscription};
+use polybus_core::transport::{AckToken, Content, Lag, Outgoing, Settlement, Start, Subscription};
 use polybus_core::{Event, Text, Timestamp, Topic};
 use tokio::sync::Notify;
 
 use super::cursor::{Cursor, Stale};
-use super::log::{Limits, Log, Measure, Record, Stored};
+use super::log::{Limits, Log, Measure, Record};
 use super::member::{Joined, Member};
 use super::topic::{GroupId, TopicId, TopicState};
 use super::{MemberId, Wakes};
@@ -94,18 +95,49 @@ impl State {
             if full.contains(&id) {
                 continue;
             }
-            if topic.make_room(measure.size, trimmed) {
+            if topic.make_room(1, measure.size, trimmed) {
                 let offset = topic.log.append(outgoing, measure, now);
                 *progress = Progress::Stored(offset);
             } else {
                 full.push(id);
             }
         }
-        for id in appended {
-            self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
-            self.signal_topic(id, wakes);
-        }
+        self.appended(&appended, trimmed, wakes);
         full.is_empty()
+    }
+
+    /// Stores an event, whether or not there is room.
+    pub(super) fn append_one(
+        &mut self,
+        id: TopicId,
+        outgoing: &Outgoing,
+        measure: Measure,
+        now: Timestamp,
+    ) -> u64 {
+        self.topics[id.index()].log.append(outgoing, measure, now)
+    }
+
+    /// Tells the readers of topics that something was appended.
+    pub(super) fn appended(
+        &mut self,
+        ids: &[TopicId],
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) {
+        for (index, id) in ids.iter().enumerate() {
+            if !ids[..index].contains(id) {
+                self.topics[id.index()].trim_settled(self.limits.settled, trimmed);
+                self.signal_topic(*id, wakes);
+            }
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn topic_state(&mut self, id: TopicId) -> &mut TopicState {
+        &mut self.topics[id.index()]
     }
 
     /// Adds a member to a group, which gets a position on every topic it has none on yet.
@@ -210,6 +242,71 @@ impl State {
         results
     }
 
+    /// Stores a record and acknowledges the delivery that it takes the place of. `false`, and
+    /// nothing done, if there is no room for it.
+    pub(crate) fn forward(
+        &mut self,
+        member: MemberId,
+        (token, outgoing): &(AckToken, Outgoing),
+        progress: &mut Progress,
+        now: Timestamp,
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) -> Result<bool, Stale> {
+        // What is not held was settled before, or is stale.
+        if self.holds(member, *token) {
+            let (batch, progress) = (slice::from_ref(outgoing), slice::from_mut(progress));
+            if !self.append(batch, progress, now, trimmed, wakes) {
+                return Ok(false);
+            }
+        }
+        let settled = self.settle(member, &[(*token, Settlement::Ack)], wakes);
+        let settled: Result<Vec<()>, Stale> = settled.into_iter().collect();
+        settled.map(|_| true)
+    }
+
+    /// What a topic holds behind an offset.
+    pub(crate) fn browse(
+        &self,
+        topic: &str,
+        from: u64,
+        mut deliver: impl FnMut(Taken<'_>) -> bool,
+    ) {
+        let Some(topic) = self.find(topic) else {
+            return;
+        };
+        // No member's token: it settles nothing.
+        let token = AckToken::new(u32::MAX, 0, [0, 0]);
+        for (offset, record) in topic.log.records_from(from) {
+            let taken = Taken {
+                token,
+                topic: &topic.topic,
+                offset,
+                attempt: 1,
+                record,
+            };
+            if !deliver(taken) {
+                return;
+            }
+        }
+    }
+
+    /// Removes everything before an offset of a topic.
+    pub(crate) fn purge(
+        &mut self,
+        topic: &str,
+        bound: u64,
+        trimmed: &mut Vec<Record>,
+        wakes: &mut Wakes,
+    ) {
+        let Some(id) = self.topics_by_name.get(topic).copied() else {
+            return;
+        };
+        for cursor in self.topics[id.index()].purge(bound, trimmed) {
+            self.signal(id, cursor, wakes);
+        }
+    }
+
     /// Whether a delivery is with a member and not settled.
     pub(crate) fn holds(&self, member: MemberId, token: AckToken) -> bool {
         let id = TopicId(token.source);
@@ -219,6 +316,19 @@ impl State {
         };
         let (_, cursor) = &self.topics[id.index()].cursors[joined.cursor];
         cursor.holds(member, offset, attempt)
+    }
+
+    /// Whether deliveries of a member were settled before.
+    pub(super) fn are_settled(&self, member: MemberId, tokens: &[AckToken]) -> bool {
+        tokens.iter().all(|token| {
+            let id = TopicId(token.source);
+            let joined = self.members.get(&member).and_then(|it| it.joined.get(&id));
+            let (Some(joined), Some((offset, attempt))) = (joined, delivery(member, *token)) else {
+                return false;
+            };
+            let (_, cursor) = &self.topics[id.index()].cursors[joined.cursor];
+            cursor.is_settled(offset, attempt)
+        })
     }
 
     /// Makes a topic unless there is one.
@@ -280,8 +390,8 @@ impl State {
             .into_iter()
             .flat_map(|topic| topic.log.records());
         let events = records.filter_map(|record| match &record.content {
-            Stored::Event(event) => Some(event.clone()),
-            Stored::Raw(_) => None,
+            Content::Event(event) => Some(event.clone()),
+            Content::Raw(_) => None,
         });
         events.collect()
     }
@@ -292,7 +402,7 @@ impl State {
     }
 
     /// The topic's id. A new topic goes to every group that has a pattern for it.
-    fn topic(&mut self, topic: &Topic, wakes: &mut Wakes) -> TopicId {
+    pub(super) fn topic(&mut self, topic: &Topic, wakes: &mut Wakes) -> TopicId {
         if let Some(id) = self.topics_by_name.get(topic.name()) {
             return *id;
         }

@@ -36,9 +36,14 @@ impl TopicState {
         lows.min().unwrap_or(0)
     }
 
-    /// Trims what every group has settled until there is room.
-    pub(crate) fn make_room(&mut self, size: u64, trimmed: &mut Vec<Record>) -> bool {
-        while !self.log.has_room(size) {
+    /// Trims what every group has settled until there is room for so much.
+    pub(crate) fn make_room(
+        &mut self,
+        events: usize,
+        bytes: u64,
+        trimmed: &mut Vec<Record>,
+    ) -> bool {
+        while !self.log.has_room(events, bytes) {
             let Some(record) = self.log.trim_one(self.settled()) else {
                 return false;
             };
@@ -53,6 +58,21 @@ impl TopicState {
         while let Some(record) = self.log.trim_one(before) {
             trimmed.push(record);
         }
+    }
+
+    /// Removes everything before an offset. The cursors for which events became available.
+    pub(crate) fn purge(&mut self, bound: u64, trimmed: &mut Vec<Record>) -> Vec<usize> {
+        let bound = bound.min(self.log.end());
+        let mut available = Vec::new();
+        for (index, (_, cursor)) in self.cursors.iter_mut().enumerate() {
+            if cursor.settle_before(&self.log, bound) {
+                available.push(index);
+            }
+        }
+        while let Some(record) = self.log.trim_one(bound) {
+            trimmed.push(record);
+        }
+        available
     }
 
     /// The index of a group's cursor, which is made if there is none.

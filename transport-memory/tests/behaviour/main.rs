@@ -7,6 +7,7 @@ mod admin;
 mod groups;
 mod publishing;
 mod redelivery;
+mod transactions;
 mod waiting;
 
 use polybus_core::transport::{

@@ -49,14 +49,14 @@ const REFUSALS: &[(&str, ErrorKind, bool)] = &[
         Transport,
         false,
     ),
-    ("MOVED 3999 127.0.0.1:6381", Unsupported, false),
-    ("ASK 3999 127.0.0.1:6381", Unsupported, false),
+    ("MOVED 3999 127.0.0.1:6381", Transport, true),
+    ("ASK 3999 127.0.0.1:6381", Transport, true),
     (
         "CROSSSLOT Keys in request don't hash to the same slot",
         Unsupported,
         false,
     ),
-    ("CLUSTERDOWN The cluster is down", Unsupported, false),
+    ("CLUSTERDOWN The cluster is down", Transport, true),
     (
         "READONLY You can't write against a read only replica.",
         Transport,

@@ -1,15 +1,19 @@
 //! Who has an entry in hand: own pending ones, those of dead members, slow handlers.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use polybus_core::ErrorKind;
 use polybus_core::transport::{Delivery, Settlement, Settler, Subscriber, Transport};
 use polybus_test_support::RedisServer;
-use tokio::time::sleep;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{
-    Raw, ack, close, connect, connect_with, ensure_quiet, events, eventually, ids, numbered_ids,
-    publish, settle, subscription, take, topic,
+    PATIENCE, Raw, ack, close, connect, connect_with, ensure_quiet, events, eventually, ids,
+    numbered_ids, publish, recv_again, settle, subscription, take, topic,
 };
 
 /// Short enough for a test, long enough for a busy machine to keep what is in hand.
@@ -112,7 +116,8 @@ async fn nobody_settles_what_another_member_has_taken_over() {
     let server = RedisServer::shared().await;
     let (transport, raw, topic) = (connect(server).await, Raw::connect(server).await, topic());
     publish(&transport, &events(&topic, 0..3)).await;
-    let mortal = subscription("g", &topic).takeover_after(TAKEOVER);
+    // The thief tells nobody that it lives: what follows has to be over before it is taken for dead.
+    let mortal = subscription("g", &topic).takeover_after(TAKEOVER * 4);
     let mut subscriber = transport.subscribe(mortal).await.unwrap();
     let deliveries = take(&mut subscriber, 3).await;
     let tokens: Vec<_> = deliveries.iter().map(Delivery::token).collect();
@@ -304,4 +309,112 @@ async fn a_member_whose_caller_reads_nothing_takes_no_more_than_its_bound() {
     assert!(taken >= 2_850, "{taken}");
     close(idle).await;
     close(busy).await;
+}
+
+#[tokio::test]
+async fn a_member_takes_no_more_in_hand_than_its_bound_until_something_is_settled() {
+    let server = RedisServer::shared().await;
+    let transport = connect_with(server, |config| config.max_pending = 30).await;
+    let (raw, topic) = (Raw::connect(server).await, topic());
+    publish(&transport, &events(&topic, 0..100)).await;
+    let mut subscriber = transport
+        .subscribe(subscription("g", &topic))
+        .await
+        .unwrap();
+    let first = take(&mut subscriber, 30).await;
+    ensure_quiet(&mut subscriber).await;
+    assert_eq!(raw.pending(&topic, "g", None).await, 30);
+    assert!(
+        ack(&subscriber, &first[..10])
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+    let second = take(&mut subscriber, 10).await;
+    assert_eq!(ids(&second), numbered_ids(30..40));
+    ensure_quiet(&mut subscriber).await;
+    assert!(
+        ack(&subscriber, &first[10..])
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert!(ack(&subscriber, &second).await.iter().all(Result::is_ok));
+    for start in [40, 70] {
+        let taken = take(&mut subscriber, 30).await;
+        assert_eq!(ids(&taken), numbered_ids(start..start + 30));
+        assert!(ack(&subscriber, &taken).await.iter().all(Result::is_ok));
+    }
+    close(subscriber).await;
+}
+
+#[tokio::test]
+async fn new_events_come_beside_what_dead_members_left() {
+    let server = RedisServer::shared().await;
+    let (transport, topic) = (connect(server).await, topic());
+    let mortal = || subscription("g", &topic).takeover_after(TAKEOVER);
+    publish(&transport, &events(&topic, 0..500)).await;
+    let mut dead = transport.subscribe(mortal()).await.unwrap();
+    take(&mut dead, 500).await;
+    drop(dead);
+    let mut heir = transport.subscribe(mortal()).await.unwrap();
+    publish(&transport, &events(&topic, 500..600)).await;
+    // The new ones don't wait for the takeover, and it not for them.
+    let new = take(&mut heir, 100).await;
+    assert_eq!(ids(&new), numbered_ids(500..600));
+    let stop = AtomicBool::new(false);
+    let publishing = async {
+        let mut next = 600;
+        while !stop.load(Ordering::SeqCst) {
+            publish(&transport, &events(&topic, next..next + 10)).await;
+            next += 10;
+        }
+        next
+    };
+    let receiving = async {
+        let mut inherited = HashSet::new();
+        while inherited.len() < 500 {
+            let deliveries = recv_again(&mut heir, 1_000).await;
+            assert!(ack(&heir, &deliveries).await.iter().all(Result::is_ok));
+            inherited.extend(
+                ids(&deliveries)
+                    .into_iter()
+                    .filter(|id| &**id < "event-00500"),
+            );
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    let (published, ()) = tokio::join!(publishing, receiving);
+    assert!(published > 600);
+    close(heir).await;
+}
+
+#[tokio::test]
+async fn a_read_asks_for_as_much_and_waits_as_long_as_is_set() {
+    let server = RedisServer::start().await.unwrap();
+    let address = server.url().strip_prefix("redis://").unwrap();
+    let mut monitor = BufReader::new(TcpStream::connect(address).await.unwrap());
+    monitor.write_all(b"MONITOR\r\n").await.unwrap();
+    let mut line = String::new();
+    monitor.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "+OK\r\n");
+    let transport = connect_with(&server, |config| {
+        config.block = Duration::from_millis(123);
+        config.count = 7;
+    })
+    .await;
+    let subscriber = transport
+        .subscribe(subscription("g", &topic()))
+        .await
+        .unwrap();
+    let read = timeout(PATIENCE, async {
+        while !line.contains("\"XREADGROUP\"") {
+            line.clear();
+            monitor.read_line(&mut line).await.unwrap();
+        }
+    });
+    read.await.expect("the member reads");
+    let wanted = "\"COUNT\" \"7\" \"BLOCK\" \"123\" \"STREAMS\"";
+    assert!(line.contains(wanted), "{line}");
+    close(subscriber).await;
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod claiming;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod connecting;
 #[cfg(test)]
 mod disruption;
@@ -11,10 +13,15 @@ mod entries;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod forwarding;
+mod idempotency;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod transactions;
 #[cfg(test)]
 mod writing;

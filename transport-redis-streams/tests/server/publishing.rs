@@ -7,7 +7,8 @@ use crate::support::{
 };
 use polybus_core::transport::{Outcome, Outgoing, Publisher, Transport};
 use polybus_core::{Effect, ErrorKind, Event};
-use polybus_test_support::RedisServer;
+use polybus_redis_streams::{RedisConfig, RedisTransport};
+use polybus_test_support::{RedisServer, Request, Strike, TcpProxy, Then};
 use tokio::time::{Instant, timeout};
 
 #[tokio::test]
@@ -112,6 +113,57 @@ async fn without_a_server_events_are_rejected_within_the_connect_deadline() {
     .await;
     server.restart().await.unwrap();
     assert!(publisher.publish(&events(&topic, 2..3)).await[0].is_accepted());
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_lost_connection_takes_a_new_one() {
+    let server = RedisServer::shared().await;
+    let proxy = TcpProxy::in_front_of(server.url()).await.unwrap();
+    let config = RedisConfig::new(format!("redis://{}", proxy.address()));
+    let transport = RedisTransport::connect(config).await.unwrap();
+    let (raw, topic) = (Raw::connect(server).await, topic());
+    let publisher = transport.publisher().await.unwrap();
+    // Many times: whether the client has noticed the loss by then is chance.
+    for round in 0..50 {
+        let xadd = Request::Containing(b"XADD");
+        let struck = proxy.strike(xadd, Strike::LoseReply, Then::GoOn);
+        let lost = publisher.publish(&events(&topic, 0..1)).await.remove(0);
+        assert!(matches!(lost, Outcome::Unknown(_)), "{lost:?}");
+        struck.happened().await;
+        let next = publisher.publish(&events(&topic, 1..2)).await.remove(0);
+        assert!(next.is_accepted(), "round {round}: {next:?}");
+    }
+    let length: usize = raw.words(&["XLEN", topic.name()]).await;
+    assert_eq!(length, 100);
+}
+
+#[tokio::test]
+async fn many_callers_do_not_keep_each_other_from_connecting() {
+    const CALLERS: u32 = 50;
+    let server = RedisServer::shared().await;
+    let proxy = TcpProxy::in_front_of(server.url()).await.unwrap();
+    let mut config = RedisConfig::new(format!("redis://{}", proxy.address()));
+    config.connect_deadline = Duration::from_millis(1_500);
+    let stagger = config.connect_deadline / CALLERS;
+    let transport = RedisTransport::connect(config).await.unwrap();
+    let publisher = transport.publisher().await.unwrap();
+    let topic = topic();
+    proxy.cut();
+    // Each calls as soon as its last call has failed, and the one before it is a little older.
+    let callers = (0..CALLERS).map(|caller| {
+        let (publisher, topic) = (&publisher, topic.clone());
+        async move {
+            tokio::time::sleep(stagger * caller).await;
+            while !publisher.publish(&events(&topic, 0..1)).await[0].is_accepted() {}
+        }
+    });
+    let mended = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        proxy.mend();
+    };
+    let all = async { tokio::join!(futures::future::join_all(callers), mended) };
+    let all = timeout(Duration::from_secs(5) + crate::support::PATIENCE, all).await;
+    assert!(all.is_ok(), "the server is there, and nobody reaches it");
 }
 
 #[tokio::test]

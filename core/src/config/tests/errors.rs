@@ -17,21 +17,22 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "max_event_sise = 1",
         "polybus.toml:3: service.max_event_sise: unknown key; \
-         known: name, shutdown_deadline, max_event_size\
+         known: name, shutdown_deadline, max_event_size, prefix, origin\
          \n  did you mean `max_event_size`?",
     );
     check(
         "[subscriptions.deal-watch]\nconcurency = 3",
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
-         handler_timeout\
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `concurrency`?",
     );
     check(
         "[subscriptions.a]\nretry = { attempts = 3 }",
         "polybus.toml:4: subscriptions.a.retry.attempts: unknown key; \
-         known: max_attempts, base, max",
+         known: max_attempts, base, max, \
+             delayed",
     );
     check(
         "[route]\npattern = 'a'",
@@ -52,6 +53,47 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
          batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback\
          \n  did you mean `topic`?",
+    );
+}
+
+#[test]
+fn settings_of_idempotency_that_can_not_work_say_why() {
+    let of = |settings: &str| format!("[subscriptions.a]\nidempotency = {{ {settings} }}");
+    check(
+        &of("lease = '1s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.store: is missing",
+    );
+    check(
+        &of("store = 'redis', lease = '10ms'"),
+        "polybus.toml:4: subscriptions.a.idempotency.lease: 10ms is too short to be renewed in \
+         time; give it 100ms or more",
+    );
+    check(
+        &of("store = 'redis', retain = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.retain: 10s is below `lease`, which is 30s",
+    );
+    check(
+        &of("store = 'redis', ttl = '10s'"),
+        "polybus.toml:4: subscriptions.a.idempotency.ttl: unknown key; known: store, lease, retain",
+    );
+}
+
+#[test]
+fn a_window_that_can_not_work_says_why() {
+    let of = |setting: &str| format!("[subscriptions.a]\n{setting}");
+    check(
+        &of("max_in_flight_age = '0s'"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: leaves an event no time; write `false` \
+         for any age",
+    );
+    check(
+        &of("max_in_flight_age = true"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_age: must be a duration, as `\"30s\"`, or \
+         `false`",
+    );
+    check(
+        &of("max_in_flight_bytes = 0"),
+        "polybus.toml:4: subscriptions.a.max_in_flight_bytes: must be at least 1",
     );
 }
 
@@ -125,8 +167,9 @@ const WRONG_SUBSCRIPTIONS: &[(&str, &str)] = &[
     ),
     ("retry = 5", "retry: must be a table, not `5`"),
     (
-        "ordering = 'partition'",
-        "ordering: `partition` is unknown; known: key, none",
+        "ordering = 'partitions'",
+        "ordering: `partitions` is unknown; known: key, partition, none\
+             \n  did you mean `partition`?",
     ),
     (
         "unhandled = 'dead-letter'",
@@ -230,6 +273,16 @@ fn values_that_contradict_each_other_name_both() {
             "polybus.toml:4: subscriptions.a.retry.base: 200ms is over `max`, which is 1ms",
         ),
         (
+            "[subscriptions.a]\nretry = { delayed = { pauses = ['2m', '1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed.pauses: must ascend: each event takes \
+             them one after the other",
+        ),
+        (
+            "[subscriptions.a]\nretry = { max_attempts = 3, delayed = { pauses = ['1m'] } }",
+            "polybus.toml:4: subscriptions.a.retry.delayed.after_attempts: 3 leaves no attempt for \
+             the pauses, as `max_attempts` is 3",
+        ),
+        (
             "[subscriptions.a]\nhandler_timeout = '0s'",
             "polybus.toml:4: subscriptions.a.handler_timeout: leaves a handler no time; leave it \
              out for no limit",
@@ -278,8 +331,8 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "[subscriptions.\"a.b\"]\ngroups = 'g'",
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
-         max_in_flight, takeover_after, \
-         handler_timeout\
+         max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
+         handler_timeout, idempotency, on_failure\
          \n  did you mean `group`?",
     );
 }

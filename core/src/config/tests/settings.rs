@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::super::*;
 use super::{BRIEF, parse};
+use crate::topic::TopicPrefix;
 use crate::transport::Start;
 use crate::{Pattern, Topic};
 
@@ -86,12 +87,17 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(subscription.retry.max_attempts, 5);
     assert_eq!(subscription.retry.base, Duration::from_millis(200));
     assert_eq!(subscription.retry.max, Duration::from_secs(30));
-    let dead_letters = subscription.dead_letter.topic(&Topic::new("users"));
+    assert_eq!(subscription.retry.delayed, None);
+    let none = TopicPrefix::default();
+    let dead_letters = subscription.dead_letter.topic(&Topic::new("users"), &none);
     assert_eq!(dead_letters, Some(Topic::new("users.dlq")));
     assert_eq!(subscription.unhandled, Unhandled::Ack);
     assert_eq!(subscription.max_in_flight, 1024);
     assert_eq!(subscription.takeover_after, Duration::from_secs(60));
     assert_eq!(subscription.handler_timeout, None);
+    assert_eq!(subscription.max_in_flight_bytes, 64 << 20);
+    let age = subscription.max_in_flight_age;
+    assert_eq!(age, Some(Duration::from_secs(600)));
 }
 
 #[test]
@@ -114,7 +120,7 @@ fn every_setting_can_be_set() {
         concurrency = 1
         ordering = "none"
         start = "now"
-        retry = { max_attempts = 1, base = "0s", max = "1h" }
+        retry = { max_attempts = 9, base = "0s", max = "1h", delayed = { pauses = ["2h", "1d"], after_attempts = 2, topic = "{pause}.{group}.{topic}" } }
         dead_letter = false
         unhandled = "dead_letter"
         max_in_flight = 1
@@ -137,11 +143,23 @@ fn every_setting_can_be_set() {
     assert_eq!(subscription.concurrency, 1);
     assert_eq!(subscription.ordering, Ordering::None);
     assert_eq!(subscription.start, Start::Now);
-    assert_eq!(subscription.retry.max_attempts, 1);
+    assert_eq!(subscription.retry.max_attempts, 9);
+    let delayed = subscription.retry.delayed.as_ref().unwrap();
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    assert_eq!(delayed.pauses, [hours(2), hours(24)]);
+    assert_eq!(delayed.after_attempts, 2);
+    let none = TopicPrefix::default();
+    let topic = delayed.topic.fill(&Topic::new("t"), &none, "g", hours(24));
+    assert_eq!(topic, Topic::new("24h.g.t"));
     assert_eq!(subscription.retry.base, Duration::ZERO);
     assert_eq!(subscription.retry.max, Duration::from_secs(3600));
     assert_eq!(subscription.dead_letter, DeadLetter::Off);
-    assert_eq!(subscription.dead_letter.topic(&Topic::new("t")), None);
+    assert_eq!(
+        subscription
+            .dead_letter
+            .topic(&Topic::new("t"), &TopicPrefix::default()),
+        None
+    );
     assert_eq!(subscription.unhandled, Unhandled::DeadLetter);
     assert_eq!(subscription.max_in_flight, 1);
     assert_eq!(subscription.takeover_after, Duration::from_secs(300));
@@ -164,7 +182,7 @@ fn a_value_may_be_spelled_in_several_ways() {
     }
     let dead_letters = subscription("dead_letter = 'dlq.{topic}'").dead_letter;
     assert_eq!(
-        dead_letters.topic(&Topic::new("t")),
+        dead_letters.topic(&Topic::new("t"), &TopicPrefix::default()),
         Some(Topic::new("dlq.t"))
     );
     for size in ["2048", "'2048'", "'2KiB'", "'2 KiB'", "'2.048kB'"] {
@@ -223,4 +241,34 @@ fn a_file_is_read_and_named_in_errors() {
     let error = Config::from_file(&path).unwrap_err().to_string();
     let start = format!("{}: the config file can't be read: ", path.display());
     assert!(error.starts_with(&start), "{error}");
+}
+
+#[test]
+fn idempotency_has_a_store_and_defaults() {
+    let text = "[service]\nname = 's'\n[subscriptions.a]\nidempotency = { store = 'redis', lease = '10s', \
+                retain = '1d' }\n[subscriptions.b]\nidempotency = { store = 'memory' }";
+    let config = parse(text, &[]).unwrap();
+    let idempotency = |name| config.subscription(name).idempotency.unwrap();
+    let (a, b) = (idempotency("a"), idempotency("b"));
+    assert_eq!(a.store, "redis");
+    assert_eq!(a.origin().to_string(), "polybus.toml:4");
+    assert_eq!((a.lease.as_secs(), a.retain.as_secs()), (10, 86_400));
+    assert_eq!((b.lease.as_secs(), b.retain.as_secs()), (30, 7 * 86_400));
+    assert_eq!(config.subscription("c").idempotency, None);
+}
+
+#[test]
+fn the_window_of_a_subscription_has_events_bytes_and_age() {
+    let of = |settings: &str| {
+        let text = format!("[service]\nname = 's'\n[subscriptions.a]\n{settings}");
+        parse(&text, &[]).unwrap().subscription("a")
+    };
+    let a = of("max_in_flight_bytes = '1MiB'\nmax_in_flight_age = '1h'\nordering = 'partition'");
+    assert_eq!(a.max_in_flight_bytes, 1 << 20);
+    assert_eq!(a.max_in_flight_age, Some(Duration::from_secs(3_600)));
+    assert_eq!(a.ordering, Ordering::Partition);
+    for never in ["false", "'false'"] {
+        let a = of(&format!("max_in_flight_age = {never}"));
+        assert_eq!(a.max_in_flight_age, None);
+    }
 }

@@ -1,7 +1,8 @@
 //! Layers around a transport's publisher.
 //!
 //! Their order is fixed, from the outside in: [`Validate`], [`Deduplicate`], [`RateLimit`],
-//! [`CircuitBreaker`], [`Timeout`]. What is refused by one does not cost the next: an invalid
+//! [`CircuitBreaker`], [`Timeout`], and then those of the program ([`Stage::Own`]), which stand next
+//! to the transport: they see every batch that is really sent, each attempt of it. What is refused by one does not cost the next: an invalid
 //! event takes no part of the rate, an open circuit is not counted as a timeout.
 //! [`Layers`] refuses any other order.
 
@@ -20,7 +21,7 @@ pub use rate_limit::RateLimit;
 pub use timeout::Timeout;
 pub use validate::{Validate, Validator};
 
-use crate::config::{self, PublishConfig};
+use crate::config::PublishConfig;
 use crate::transport::DynPublisher;
 use crate::{Error, ErrorKind, Result};
 
@@ -38,15 +39,18 @@ pub enum Stage {
     CircuitBreaker,
     /// Bounds the time that the transport has.
     Timeout,
+    /// A layer of the program's own. There may be several.
+    Own,
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Validate,
         Self::Deduplicate,
         Self::RateLimit,
         Self::CircuitBreaker,
         Self::Timeout,
+        Self::Own,
     ];
 }
 
@@ -58,6 +62,7 @@ impl fmt::Display for Stage {
             Self::RateLimit => "rate limit",
             Self::CircuitBreaker => "circuit breaker",
             Self::Timeout => "timeout",
+            Self::Own => "own",
         })
     }
 }
@@ -69,8 +74,10 @@ impl fmt::Display for Stage {
 /// order, and the order of each key. State belongs to what [`wrap`](Self::wrap) makes: each call
 /// starts anew.
 pub trait PublishLayer: fmt::Debug + Send + Sync + 'static {
-    /// Where it stands.
-    fn stage(&self) -> Stage;
+    /// Where it stands. A program's own layer leaves it as it is.
+    fn stage(&self) -> Stage {
+        Stage::Own
+    }
 
     /// The layer around a publisher.
     fn wrap(&self, inner: DynPublisher) -> DynPublisher;
@@ -108,6 +115,7 @@ impl Layers {
     /// [`ErrorKind::Config`] if it belongs outside one of them, or is there already.
     pub fn layer(mut self, layer: impl PublishLayer) -> Result<Self> {
         if let Some(last) = self.0.last().map(|last| last.stage())
+            && (last, layer.stage()) != (Stage::Own, Stage::Own)
             && last >= layer.stage()
         {
             let stage = layer.stage();
@@ -123,8 +131,8 @@ impl Layers {
     /// The layers that a route's settings ask for.
     pub(super) fn of_config(config: &PublishConfig, validator: Option<&Validator>) -> Self {
         let mut layers: Vec<Box<dyn PublishLayer>> = Vec::new();
-        if config.validate == config::Validate::Strict {
-            layers.push(Box::new(Validate::new(validator.cloned())));
+        if let Some(validate) = Validate::of_config(config, validator) {
+            layers.push(Box::new(validate));
         }
         if let Some(dedup) = &config.dedup {
             layers.push(Box::new(Deduplicate::new(dedup)));

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::split::{collect, publish_rest};
 use super::{PublishLayer, Stage};
 use crate::codec::is_json;
+use crate::config::{self, PublishConfig};
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
 use crate::{Error, ErrorKind, Event, Result};
 
@@ -32,13 +33,41 @@ impl fmt::Debug for Validator {
 /// Refuses events that are wrong with [`InvalidEvent`](ErrorKind::InvalidEvent): an event type
 /// with an empty segment, data that is not the JSON or the text its content type says, and what
 /// the program's own check refuses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Validate(Option<Validator>);
 
 impl Validate {
     /// The checks of every event, and those of the program.
     pub fn new(validator: Option<Validator>) -> Self {
         Self(validator)
+    }
+
+    /// The checks that a route's settings ask for.
+    pub(in crate::middleware) fn of_config(
+        config: &PublishConfig,
+        validator: Option<&Validator>,
+    ) -> Option<Self> {
+        let strict = config.validate == config::Validate::Strict;
+        strict.then(|| Self::new(validator.cloned()))
+    }
+
+    /// Refuses an event that is wrong. A record as it is was an event's once, and is nobody's to
+    /// judge.
+    pub(in crate::middleware) fn check(&self, outgoing: &Outgoing) -> Result<()> {
+        let Some(event) = outgoing.event() else {
+            return Ok(());
+        };
+        let checked = check_structure(event).and_then(|()| match &self.0 {
+            Some(Validator(check)) => check(event),
+            None => Ok(()),
+        });
+        checked.map_err(|error| {
+            let error = error.with_operation("publish");
+            // The check ran before anything was sent.
+            let error = error.with_effect(crate::Effect::NotApplied);
+            let error = error.with_retryable(false);
+            error.with_topic(outgoing.topic.name())
+        })
     }
 }
 
@@ -48,37 +77,22 @@ impl PublishLayer for Validate {
     }
 
     fn wrap(&self, inner: DynPublisher) -> DynPublisher {
-        let validator = self.0.clone();
-        DynPublisher::new(Validated { inner, validator })
+        let validate = self.clone();
+        DynPublisher::new(Validated { inner, validate })
     }
 }
 
 #[derive(Debug)]
 struct Validated {
     inner: DynPublisher,
-    validator: Option<Validator>,
-}
-
-impl Validated {
-    fn check(&self, event: &Event) -> Result<()> {
-        check_structure(event)?;
-        match &self.validator {
-            Some(Validator(check)) => check(event),
-            None => Ok(()),
-        }
-    }
+    validate: Validate,
 }
 
 impl Publisher for Validated {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
         let refused = |outgoing: &Outgoing| {
-            // A record as it is was an event's once, and is nobody's to judge.
-            let error = self.check(outgoing.event()?).err()?;
-            let error = error.with_operation("publish");
-            // The check ran before anything was sent.
-            let error = error.with_effect(crate::Effect::NotApplied);
-            let error = error.with_retryable(false);
-            Some(Outcome::Rejected(error.with_topic(outgoing.topic.name())))
+            let error = self.validate.check(outgoing).err()?;
+            Some(Outcome::Rejected(error))
         };
         let mut outcomes: Vec<_> = batch.iter().map(refused).collect();
         publish_rest(&self.inner, batch, &mut outcomes).await;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::group::{Batch, Entry};
+use super::group::{Batch, Entry, Meta};
 use super::keys::key_of;
 use super::{Pipeline, Reply};
 use crate::middleware::failed::FailedEvent;
@@ -69,17 +69,21 @@ impl Flight {
         let route = Arc::clone(&batch.route);
         let mut outcomes = route.publisher.publish(&batch.outgoing).await;
         complete(&mut outcomes, batch.len());
-        for meta in &mut batch.meta {
-            meta.attempts += 1;
+        let (mut again, mut went_back) = (Vec::new(), Vec::new());
+        if !outcomes.iter().all(Outcome::is_accepted) {
+            for meta in &mut batch.meta {
+                meta.attempts += 1;
+            }
+            again = sent_again(&route, batch, &outcomes);
+            keep_doubts(batch, &mut outcomes);
+            if let Some(fallback) = &route.fallback {
+                went_back = fall_back(fallback, batch, &mut outcomes, &again).await;
+            }
         }
-        let again = again(&route, batch, &outcomes);
-        keep_doubts(batch, &mut outcomes);
-        let went_back = match &route.fallback {
-            Some(fallback) => fall_back(fallback, batch, &mut outcomes, &again).await,
-            None => Vec::new(),
-        };
-        for (outgoing, outcome) in batch.outgoing.iter().zip(&outcomes) {
-            log_outcome(&transport, outgoing, outcome);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for (outgoing, outcome) in batch.outgoing.iter().zip(&outcomes) {
+                log_outcome(&transport, outgoing, outcome);
+            }
         }
         let landed = Landed {
             outcomes,
@@ -129,21 +133,22 @@ impl Flight {
         let (group, route) = (batch.group, Arc::clone(&batch.route));
         let mut done = Done::default();
         let mut set = Vec::new();
-        for (index, (mut entry, outcome)) in batch.into_entries().zip(outcomes).enumerate() {
+        let events = batch.outgoing.into_iter().zip(batch.meta).zip(outcomes);
+        for (index, ((outgoing, mut meta), outcome)) in events.enumerate() {
             if again.binary_search(&index).is_ok() {
-                entry.meta.reply = sink.later(entry.meta.reply);
-                entry.meta.error = outcome.into_result().err();
-                set.push(entry);
+                meta.reply = sink.later(meta.reply);
+                meta.error = outcome.into_result().err();
+                set.push(Entry { outgoing, meta });
                 continue;
             }
-            done.add(&entry, &outcome);
+            done.add(&meta, &outcome);
             if let Outcome::Rejected(error) | Outcome::Unknown(error) = &outcome {
-                self.keep(entry.outgoing, error, entry.meta.attempts);
+                self.keep(outgoing, error, meta.attempts);
             }
             let went_back = went_back.binary_search(&index).is_ok();
             let fallback = route.fallback.as_ref().filter(|_| went_back);
             let fallback = fallback.map(Arc::clone);
-            sink.done(entry.meta.reply, Completed { outcome, fallback });
+            sink.done(meta.reply, Completed { outcome, fallback });
         }
         self.report(&done);
         self.send_later(group, &route, set);
@@ -230,9 +235,9 @@ struct Done {
 }
 
 impl Done {
-    fn add(&mut self, entry: &Entry, outcome: &Outcome) {
+    fn add(&mut self, meta: &Meta, outcome: &Outcome) {
         self.events += 1;
-        self.bytes += entry.meta.bytes;
+        self.bytes += meta.bytes;
         match outcome {
             Outcome::Accepted(_) => self.accepted += 1,
             Outcome::Rejected(_) => self.rejected += 1,
@@ -243,10 +248,7 @@ impl Done {
 
 /// Which events of a batch are sent again, in order: not one after which a later event of its key
 /// in the batch may have been stored, for it would stand behind that.
-fn again(route: &Route, batch: &Batch, outcomes: &[Outcome]) -> Vec<usize> {
-    if outcomes.iter().all(Outcome::is_accepted) {
-        return Vec::new();
-    }
+fn sent_again(route: &Route, batch: &Batch, outcomes: &[Outcome]) -> Vec<usize> {
     let mut stored = HashSet::new();
     let mut again = Vec::new();
     for (index, outcome) in outcomes.iter().enumerate().rev() {
@@ -298,9 +300,7 @@ async fn fall_back(
     }
     let redirect = |index: &usize| {
         let mut outgoing = batch.outgoing[*index].clone();
-        if let Some(topic) = &fallback.topic {
-            outgoing.topic = topic.clone();
-        }
+        outgoing.topic = fallback.topic_for(&outgoing.topic);
         outgoing
     };
     let outgoing: Vec<_> = indexes.iter().map(redirect).collect();

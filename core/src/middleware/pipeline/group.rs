@@ -38,6 +38,7 @@ pub(in crate::middleware) struct Meta {
 }
 
 impl Entry {
+    #[inline]
     pub(in crate::middleware) fn new(
         outgoing: Outgoing,
         group: u32,
@@ -98,6 +99,7 @@ impl Batch {
             || (self.len() + events <= limits.max_events && self.bytes + bytes <= limits.max_bytes)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
         self.bytes += entry.meta.bytes as usize;
         self.outgoing.push(entry.outgoing);
@@ -109,6 +111,10 @@ impl Batch {
         entries.map(|(outgoing, meta)| Entry { outgoing, meta })
     }
 }
+
+/// So many events leave beside the batches that are out, also where more would fit: they share the
+/// cost of a batch well enough, and to gather more would leave the server without work meanwhile.
+const WORTH_A_BATCH: usize = 64;
 
 /// Events that share batches.
 #[derive(Debug)]
@@ -153,7 +159,7 @@ impl Group {
         self.in_flight == 0
             || self.route.at_once
             || !self.sets.is_empty()
-            || self.queue.len() >= limits.max_events
+            || self.queue.len() >= limits.max_events.min(WORTH_A_BATCH)
             || self.queued_bytes >= limits.max_bytes
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::group::{Batch, Entry, Group, GroupNames, Meta};
-use super::keys::{Keys, NO_KEY, QUEUED, SET};
+use super::keys::{FREE, Keys, NO_KEY, QUEUED, SET, Slot};
 use super::lane::Lanes;
 use crate::Text;
 use crate::middleware::route::Route;
@@ -70,25 +70,25 @@ impl State {
     }
 
     /// Whether an event may go in a batch that starts now, once it is [located](Self::locate).
-    pub(super) fn is_free(&mut self, entry: &Entry) -> bool {
-        entry.meta.slot == NO_KEY || self.keys.slot(entry.meta.slot).is_free()
+    pub(super) fn is_free(&self, entry: &Entry) -> bool {
+        matches!(entry.meta.slot, NO_KEY | FREE)
     }
 
     /// Whether an event may go in a batch that is being filled, once it is
     /// [located](Self::locate).
     pub(super) fn may_join(&mut self, entry: &Entry, batch: &Batch) -> bool {
-        if entry.meta.slot == NO_KEY {
+        if self.is_free(entry) {
             return true;
         }
         let slot = self.keys.slot(entry.meta.slot);
-        !slot.parked && (slot.entries == 0 || slot.batch == batch.id)
+        !slot.parked && slot.batch == batch.id
     }
 
     /// Adds a new event to a batch that it [may join](Self::may_join).
     pub(super) fn join(&mut self, mut entry: Entry, batch: &mut Batch) {
         entry.meta.epoch = self.epochs.enter();
         if entry.meta.slot != NO_KEY {
-            let slot = self.keys.slot(entry.meta.slot);
+            let slot = self.slot(&mut entry);
             slot.entries += 1;
             slot.batch = batch.id;
             slot.group = entry.meta.group;
@@ -102,7 +102,7 @@ impl State {
         entry.meta.epoch = self.epochs.enter();
         let group = entry.meta.group;
         if entry.meta.slot != NO_KEY {
-            let slot = self.keys.slot(entry.meta.slot);
+            let slot = self.slot(&mut entry);
             let behind_own = slot.batch == QUEUED && slot.group == group;
             if slot.parked || (slot.entries > 0 && !behind_own) {
                 slot.parked = true;
@@ -116,6 +116,14 @@ impl State {
         let group = self.at(group);
         group.queued_bytes += entry.meta.bytes as usize;
         group.queue.push_back(entry);
+    }
+
+    /// The slot of an event that takes its place now.
+    fn slot(&mut self, entry: &mut Entry) -> &mut Slot {
+        if entry.meta.slot == FREE {
+            entry.meta.slot = self.keys.occupy(entry.meta.hash);
+        }
+        self.keys.slot(entry.meta.slot)
     }
 
     /// Takes the next batch of a group, if one may leave: `returned` says that one came back or
@@ -214,7 +222,9 @@ impl State {
         let slot = keys.slot(number);
         slot.parked = left;
         slot.batch = QUEUED;
-        let Some(first) = set.first() else { return };
+        let Some(first) = set.first() else {
+            return keys.vacate(number);
+        };
         let group = first.meta.group;
         slot.entries = u32::try_from(set.len()).expect("a set is bounded by the room of the bus");
         slot.batch = SET;
@@ -248,7 +258,7 @@ impl State {
             if slot.parked {
                 self.release(meta.slot);
             } else {
-                slot.batch = QUEUED;
+                self.keys.vacate(meta.slot);
             }
         } else if slot.batch != SET {
             slot.batch = QUEUED;

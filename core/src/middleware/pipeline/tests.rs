@@ -30,7 +30,7 @@ impl Publisher for Nowhere {
 fn state(max_events: usize) -> State {
     let mut config = PublishConfig::default();
     config.batch.max_events = max_events;
-    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None));
+    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None, None));
     let mut state = State::new();
     assert_eq!(state.group(&route, "a".into()), 0);
     assert_eq!(state.group(&route, "b".into()), 1);
@@ -135,5 +135,6 @@ fn a_key_may_join_its_own_batch_and_no_other() {
     let other = state.open(0, 1);
     assert!(!state.may_join(&second, &other));
     state.settle(&batch, |_| false);
+    state.locate(&mut second);
     assert!(state.may_join(&second, &other));
 }

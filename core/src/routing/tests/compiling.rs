@@ -46,7 +46,8 @@ fn an_unknown_transport_names_the_known_ones() {
 
 #[test]
 fn a_wrong_template_says_what_is_wrong() {
-    const ADVICE: &str = "`{type}` is the event type, `{1}` its first segment, `{2}` its second";
+    const ADVICE: &str =
+        "`{type}` is the event type, `{1}` its first segment, `{{` and `}}` are braces";
     for (topic, what, advice) in [
         ("", "is empty", "name the topic"),
         ("a.{0}", "`a.{0}` has an unknown placeholder `{0}`", ADVICE),
@@ -65,7 +66,7 @@ fn a_wrong_template_says_what_is_wrong() {
         ),
         ("a.{1", "`a.{1` has a `{` without its other half", ADVICE),
         ("a.1}", "`a.1}` has a `}` without its other half", ADVICE),
-        ("{{1}}", "`{{1}}` has an unknown placeholder `{{1}`", ADVICE),
+        ("{{1}", "`{{1}` has a `}` without its other half", ADVICE),
         (
             "x.{3}",
             "`x.{3}` takes segment 3, which the types of `user.*` may not have",

@@ -73,6 +73,19 @@ fn templates_are_filled_from_the_type() {
 }
 
 #[test]
+fn doubled_braces_are_braces() {
+    for (template, topic) in [
+        ("{{user}}-events", "{user}-events"),
+        ("{{{1}}}-{2}", "{user}-created"),
+        ("{{{{}}", "{{}"),
+        ("a{{", "a{"),
+    ] {
+        let table = table(&[("user.created", "redis", template)], None);
+        assert_eq!(way(&table, "user.created"), format!("redis/{topic}"));
+    }
+}
+
+#[test]
 fn no_route_reads_as_a_user_wants_it() {
     let error = table(&BRIEF, None).resolve("order.created").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoRoute);

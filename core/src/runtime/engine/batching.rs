@@ -11,7 +11,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Engine, limited};
+use super::Engine;
+use super::deferring::limited;
+use crate::Timestamp;
 use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
@@ -43,10 +45,15 @@ impl Engine {
 
     fn collect_waiting(&mut self, handler: usize, lane: LaneId) {
         let handlers = Arc::clone(&self.handlers);
+        let claims = self.claims.as_ref();
         let same = |job: &Job| {
+            if !claims.is_none_or(|claims| claims.holds(job)) {
+                return false;
+            }
             let event = job.delivery.event().ok();
-            let found = event.and_then(|event| handlers.find(event.event_type()));
-            found.is_some_and(|(index, _)| index == handler)
+            let found = event.and_then(|event| handlers.find(event));
+            let suspect = self.suspicions[job.source].is_of(job);
+            !suspect && found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
             if !self.batches.push(handler, job) {
@@ -63,6 +70,7 @@ impl Engine {
             self.settlements[job.source].is_current(token)
         });
         lost.into_iter().for_each(|job| self.release(job));
+        let jobs = self.keep_claimed(jobs);
         if jobs.is_empty() {
             return;
         }
@@ -73,7 +81,7 @@ impl Engine {
         };
         let entries: Vec<_> = jobs
             .iter()
-            .map(|job| (&*job.delivery, self.call_info(job)))
+            .map(|job| (&job.delivery, self.call_info(job)))
             .collect();
         match span.in_scope(|| handler.call(&entries)) {
             Ok(mut started) => {
@@ -124,8 +132,10 @@ impl Engine {
             }
         }
         for mut job in behind.into_iter().rev() {
+            self.end_trial(&mut job);
             self.counters.retried(1);
             self.observe(&job, Progress::Retried);
+            job.failed_at.get_or_insert_with(Timestamp::now);
             job.attempt = job.attempt.saturating_add(1);
             self.lanes.put_back(job);
         }
@@ -137,10 +147,18 @@ impl Engine {
             Ok(Verdict::Ack | Verdict::Drop) => return false,
             Ok(Verdict::DeadLetter { .. }) => true,
             Ok(Verdict::Retry { .. }) => false,
-            Err(failure) => failure.is_permanent(),
+            Err(failure) => self.classifiers.classify(failure.clone()).is_permanent(),
+        };
+        let after = match handled {
+            Ok(Verdict::Retry { after }) => *after,
+            _ => None,
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();
-        !last || self.settings.dead_letter.topic(topic).is_none()
+        if last {
+            let prefix = &self.dead_letters[job.source].prefix;
+            return self.settings.dead_letter.topic(topic, prefix).is_none();
+        }
+        self.delay(job, after).is_none()
     }
 }

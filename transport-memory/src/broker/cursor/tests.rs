@@ -297,3 +297,53 @@ fn whatever_happens_every_event_is_done_once_and_keys_keep_their_order() {
         assert!(cursor.order.is_empty(), "seed {seed}");
     }
 }
+
+#[test]
+fn what_is_counted_as_settled_from_outside_is_gone_whatever_became_of_it() {
+    let log = log(&["a", "a", "b", "b", "c"]);
+    let mut cursor = cursor(&[A, B]);
+    assert_eq!(take(&mut cursor, &log, A, 1), [(0, 1)]);
+    assert_eq!(take(&mut cursor, &log, B, 1), [(2, 1)]);
+    assert_eq!(cursor.waiting(&log), 3, "event 1 is queued behind its key");
+    cursor.settle_before(&log, 2);
+    assert_eq!(
+        (cursor.low(), cursor.waiting(&log), cursor.pending()),
+        (2, 2, 1)
+    );
+    assert_eq!(
+        ack(&mut cursor, &log, A, 0),
+        Ok(false),
+        "too late, and harmless"
+    );
+    assert_eq!(release(&mut cursor, &log, A, 0), Err(Stale));
+    assert_eq!(take(&mut cursor, &log, A, 10), [(4, 1)]);
+    assert_eq!(
+        take(&mut cursor, &log, B, 10),
+        [(3, 1)],
+        "the key is still held"
+    );
+    assert!(!cursor.settle_before(&log, 5));
+    assert_eq!(
+        (cursor.low(), cursor.waiting(&log), cursor.pending()),
+        (5, 0, 0)
+    );
+    assert!(cursor.order.is_empty());
+}
+
+#[test]
+fn what_waits_for_a_key_is_free_when_the_event_that_was_held_is_gone() {
+    let log = log(&["a", "b", "a"]);
+    let mut cursor = cursor(&[A, B]);
+    take(&mut cursor, &log, A, 1);
+    assert_eq!(take(&mut cursor, &log, B, 10), [(1, 1)]);
+    assert!(cursor.settle_before(&log, 1), "event 2 is free");
+    assert_eq!(take(&mut cursor, &log, B, 10), [(2, 1)]);
+}
+
+#[test]
+fn a_group_that_has_not_come_so_far_goes_on_behind_what_is_gone() {
+    let log = log(&["a", "b", "c"]);
+    let mut cursor = cursor(&[A]);
+    assert!(!cursor.settle_before(&log, 2));
+    assert_eq!(take(&mut cursor, &log, A, 10), [(2, 1)]);
+}

@@ -1,0 +1,106 @@
+//! A topic of dead letters that can't be written: the event is held, not lost.
+
+use polybus::{Payload, Permanent, State};
+use polybus_test_support::RedisServer;
+
+use super::place::{Handled, Place, Work, header, publish};
+
+async fn refuse_zero(
+    Payload(work): Payload<Work>,
+    State(handled): State<Handled>,
+) -> Result<(), Permanent> {
+    handled.note(&work);
+    if work.key == "key-0" {
+        return Err(Permanent::new("not this key"));
+    }
+    Ok(())
+}
+
+/// Waits until the subscription says that something went wrong with a dead letter.
+async fn wait_for_error(subscription: &polybus::Subscription) {
+    let failing = async {
+        while subscription.status().last_error.is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(super::place::PATIENCE, failing).await;
+    waited.expect("an error in the status");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_holds_the_key_until_its_dead_letter_can_be_written() {
+    let place = Place::shared("redis", "").await;
+    let url = RedisServer::shared().await.url();
+    let mut redis = redis::Client::open(url)
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
+    let letters = format!("{}.dlq", place.topic);
+    let set: redis::Cmd = redis::Cmd::set(&letters, "in the way");
+    set.exec_async(&mut redis).await.unwrap();
+
+    let bus = place.bus().await;
+    let handled = Handled::default();
+    let subscription = bus
+        .subscribe("s")
+        .state(handled.clone())
+        .on(refuse_zero)
+        .start()
+        .await
+        .unwrap();
+    publish(&bus, 3, 0..5).await;
+    handled.wait_for(11).await;
+    wait_for_error(&subscription).await;
+    let by_key = handled.by_key();
+    assert_eq!(by_key["key-0"], [0], "the next events of the key wait");
+    assert_eq!(by_key["key-1"], [0, 1, 2, 3, 4], "other keys flow");
+    assert_eq!(subscription.counts().dead_lettered, 0);
+    assert!(subscription.status().in_flight >= 5);
+
+    redis::Cmd::del(&letters)
+        .exec_async(&mut redis)
+        .await
+        .unwrap();
+    let found = place.dead_letters(&bus, 5).await;
+    assert_eq!(header(found[0].headers(), "polybus-reason"), "not this key");
+    place.wait_until_done(&bus).await;
+    assert_eq!(handled.total(), 15);
+    place.close(bus).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gives_the_event_back_at_the_stop_if_its_dead_letter_was_never_written() {
+    let place = Place::shared("kafka", "dead_letter = 'no such/name'\n").await;
+    let bus = place.bus().await;
+    let handled = Handled::default();
+    let subscription = bus
+        .subscribe("s")
+        .state(handled.clone())
+        .on(refuse_zero)
+        .start()
+        .await
+        .unwrap();
+    publish(&bus, 3, 0..5).await;
+    handled.wait_for(11).await;
+    wait_for_error(&subscription).await;
+    assert_eq!(handled.by_key()["key-0"], [0]);
+    let report = bus.close("20s").await.unwrap();
+    assert_eq!(report.unfinished(), 5);
+
+    let mended = place.with("dead_letter = 'no such/name'\n", "");
+    let bus = mended.bus().await;
+    bus.subscribe("s")
+        .state(Handled::default())
+        .on(refuse_zero)
+        .start()
+        .await
+        .unwrap();
+    let found = mended.dead_letters(&bus, 5).await;
+    assert_eq!(
+        header(found[0].headers(), "polybus-origin-topic"),
+        mended.topic
+    );
+    mended.wait_until_done(&bus).await;
+    mended.close(bus).await;
+}

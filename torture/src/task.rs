@@ -1,0 +1,153 @@
+//! What a child is told to do.
+
+use std::path::PathBuf;
+
+use polybus::{Bus, Config};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::wrapped::Wrapped;
+
+/// The most deliveries that one consumer has in hand.
+pub(crate) const IN_FLIGHT: usize = 256;
+
+/// How long a member may be silent before others take over what it has.
+pub(crate) const TAKEOVER_MS: u64 = 4_000;
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Kafka,
+    Redis,
+}
+
+/// Where a process ends itself, without any order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CrashPoint {
+    BeforeEffect,
+    AfterEffect,
+    BeforeAck,
+    AfterAck,
+    /// Between a dead letter and the acknowledgement of its event.
+    DeadLetter,
+}
+
+/// A promise that a transport breaks on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mutant {
+    /// Acknowledges what it receives.
+    CommitBeforeProcessing,
+    /// Acknowledges everything received before what is done.
+    CommitHighestSeen,
+    /// Says of dead letters that they are stored, and stores them later.
+    AckBeforeDeadLetter,
+    /// Groups start with what comes next.
+    GroupAtNow,
+    /// Members that go away take their pending entries with them (Redis).
+    DeleteConsumer,
+    /// Says of events that they are stored, and stores them later.
+    AcceptBeforeStored,
+    /// What is given back is acknowledged.
+    ReleaseIsAck,
+    /// Stores what it says it rejected.
+    RejectStored,
+    /// Delivers some events twice.
+    DeliverTwice,
+    /// Delivers some events before their predecessors.
+    Reorder,
+    /// Delivers nothing more after a while.
+    LostWakeUp,
+    /// Drops some events.
+    DropSome,
+    /// Never acknowledges some of what is done.
+    ForgetAck,
+}
+
+impl Mutant {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::CommitBeforeProcessing,
+        Self::CommitHighestSeen,
+        Self::AckBeforeDeadLetter,
+        Self::GroupAtNow,
+        Self::DeleteConsumer,
+        Self::AcceptBeforeStored,
+        Self::ReleaseIsAck,
+        Self::RejectStored,
+        Self::DeliverTwice,
+        Self::Reorder,
+        Self::LostWakeUp,
+        Self::DropSome,
+        Self::ForgetAck,
+    ];
+
+    pub(crate) fn name(self) -> String {
+        let name = serde_json::to_value(self).expect("a name is JSON");
+        name.as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// What a child is told to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) directory: PathBuf,
+    pub(crate) kind: Kind,
+    /// Where the server is reached.
+    pub(crate) address: String,
+    /// Where the server is, past the proxy.
+    pub(crate) direct: String,
+    pub(crate) topic: String,
+    /// Which of its role it is, and its how manyeth life.
+    pub(crate) slot: usize,
+    pub(crate) life: usize,
+    pub(crate) keys: usize,
+    /// Events a second.
+    pub(crate) rate: f64,
+    pub(crate) poison: bool,
+    pub(crate) crash: Option<CrashPoint>,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+impl Task {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The name of its journal.
+    pub(crate) fn journal(&self, role: &str) -> String {
+        format!("{role}-{}-{}", self.slot, self.life)
+    }
+
+    /// A bus on the server.
+    pub(crate) async fn bus(&self) -> polybus::Result<Bus> {
+        let config = Config::parse(&self.config(), "torture")?;
+        let builder = Bus::builder().config(config);
+        builder.register(Wrapped::new(self)).build().await
+    }
+
+    fn config(&self) -> String {
+        let address = &self.address;
+        let server = match self.kind {
+            Kind::Redis => format!(
+                "kind = 'redis-streams'\nurl = 'redis://{address}'\nconnect_deadline = '2s'\n\
+                 delivery_deadline = '10s'\noperation_deadline = '3s'\nblock = '500ms'\n\
+                 claim_interval = '1s'"
+            ),
+            Kind::Kafka => format!(
+                "kind = 'kafka'\nbrokers = ['{address}']\nconnect_deadline = '5s'\n\
+                 delivery_deadline = '20s'\nsession_timeout = '6s'\ncommit_interval = '200ms'\n\
+                 drain_deadline = '5s'"
+            ),
+        };
+        format!(
+            "[service]\nname = 'torture'\nshutdown_deadline = '10s'\n[transports.server]\n{server}\n\
+             [[routes]]\npattern = 'torture.*'\ntransport = 'server'\ntopic = '{}'\n\
+             [subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
+             handler_timeout = '1500ms'\ntakeover_after = '{TAKEOVER_MS}ms'\n\
+             retry = {{ max_attempts = 3, base = '20ms', max = '100ms' }}",
+            self.topic
+        )
+    }
+}

@@ -1,0 +1,324 @@
+//! A transport within another: it tells what is settled, ends the process at crash points, and breaks
+//! promises where it is told to.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use polybus::transport::{
+    AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
+    DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Start, Subscriber,
+    Subscription, Transport, TransportConfig, TransportFactory,
+};
+use polybus::{Error, ErrorKind, Result};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::consumer::Crash;
+use crate::journal::{Journal, Step};
+use crate::task::{CrashPoint, Kind, Mutant, Task};
+
+/// How long a mutant that stores later waits.
+const LATER: Duration = Duration::from_secs(5);
+
+/// One event in so many is what a mutant errs with.
+const ERRS_EVERY: u64 = 97;
+
+/// After so many deliveries a mutant gives no more.
+const FALLS_ASLEEP_AFTER: u64 = 1_000;
+
+/// Makes the transport of a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Wrapped {
+    task: Arc<Task>,
+}
+
+#[derive(Debug)]
+struct Wrapping {
+    inner: DynTransport,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct WrappedPublisher {
+    inner: DynPublisher,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct WrappedSubscriber {
+    inner: DynSubscriber,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct WrappedSettler {
+    inner: DynSettler,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    task: Arc<Task>,
+    journal: Journal,
+    crash: Crash,
+    /// The ids of what was delivered and is not settled.
+    open: Mutex<HashMap<AckToken, String>>,
+    /// A dead letter was published by this process.
+    put_away: AtomicBool,
+    counted: AtomicU64,
+}
+
+impl Wrapped {
+    pub(crate) fn new(task: &Task) -> Self {
+        Self {
+            task: Arc::new(task.clone()),
+        }
+    }
+}
+
+#[async_trait]
+impl TransportFactory for Wrapped {
+    fn kind(&self) -> &str {
+        match self.task.kind {
+            Kind::Kafka => "kafka",
+            Kind::Redis => "redis-streams",
+        }
+    }
+
+    async fn connect(&self, config: TransportConfig) -> Result<DynTransport> {
+        let inner = match self.task.kind {
+            Kind::Kafka => polybus::kafka::KafkaFactory::new().connect(config).await?,
+            Kind::Redis => polybus::redis_streams::RedisFactory.connect(config).await?,
+        };
+        let journal = Journal::open(&self.task.directory, &self.task.journal("settled"))
+            .map_err(|error| Error::new(ErrorKind::Config, error.to_string()))?;
+        let shared = Arc::new(Shared {
+            task: Arc::clone(&self.task),
+            journal,
+            crash: Crash::new(self.task.crash),
+            open: Mutex::default(),
+            put_away: AtomicBool::new(false),
+            counted: AtomicU64::new(0),
+        });
+        Ok(DynTransport::new(Wrapping { inner, shared }))
+    }
+}
+
+impl Shared {
+    fn is(&self, mutant: Mutant) -> bool {
+        self.task.mutant == Some(mutant)
+    }
+
+    /// Whether the mutant errs with the next one.
+    fn errs(&self, mutant: Mutant) -> bool {
+        self.is(mutant)
+            && self.counted.fetch_add(1, Ordering::Relaxed) % ERRS_EVERY == ERRS_EVERY - 1
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<AckToken, String>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport for Wrapping {
+    type Publisher = WrappedPublisher;
+    type Subscriber = WrappedSubscriber;
+    type Admin = DynAdmin;
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn publisher(&self) -> Result<WrappedPublisher> {
+        Ok(WrappedPublisher {
+            inner: self.inner.publisher().await?,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    async fn subscribe(&self, mut subscription: Subscription) -> Result<WrappedSubscriber> {
+        if self.shared.is(Mutant::GroupAtNow) {
+            subscription.start = Start::Now;
+        }
+        if self.shared.is(Mutant::DeleteConsumer) {
+            delete_consumers(&self.shared.task).await;
+        }
+        Ok(WrappedSubscriber {
+            inner: self.inner.subscribe(subscription).await?,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    fn admin(&self) -> DynAdmin {
+        self.inner.admin()
+    }
+}
+
+impl Publisher for WrappedPublisher {
+    async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
+        let topic = &self.shared.task.topic;
+        let dead_letters = batch.iter().any(|it| it.topic.name() != topic);
+        let later = match dead_letters {
+            true => self.shared.is(Mutant::AckBeforeDeadLetter),
+            false => self.shared.is(Mutant::AcceptBeforeStored),
+        };
+        if later {
+            let (inner, batch) = (self.inner.clone(), batch.to_vec());
+            let count = batch.len();
+            tokio::spawn(async move {
+                sleep(LATER).await;
+                drop(inner.publish(&batch).await);
+            });
+            return (0..count)
+                .map(|_| Outcome::Accepted(Position::new(0, 0)))
+                .collect();
+        }
+        let outcomes = self.inner.publish(batch).await;
+        if dead_letters && outcomes.iter().any(Outcome::is_accepted) {
+            self.shared.put_away.store(true, Ordering::Release);
+        }
+        let lie = |outcome: Outcome| match self.shared.errs(Mutant::RejectStored) {
+            true => Outcome::Rejected(Error::new(ErrorKind::Unsupported, "a lie")),
+            false => outcome,
+        };
+        outcomes.into_iter().map(lie).collect()
+    }
+
+    async fn flush(&self, deadline: Instant) -> Result<()> {
+        self.inner.flush(deadline).await
+    }
+
+    async fn close(&self, deadline: Instant) -> Result<()> {
+        self.inner.close(deadline).await
+    }
+}
+
+impl Subscriber for WrappedSubscriber {
+    type Settler = WrappedSettler;
+
+    async fn recv(&mut self, max: usize) -> Result<Vec<Delivery>> {
+        if self.shared.is(Mutant::LostWakeUp)
+            && self.shared.counted.load(Ordering::Acquire) > FALLS_ASLEEP_AFTER
+        {
+            return std::future::pending().await;
+        }
+        let mut deliveries = self.inner.recv(max).await?;
+        if self.shared.is(Mutant::LostWakeUp) {
+            let count = deliveries.len() as u64;
+            self.shared.counted.fetch_add(count, Ordering::AcqRel);
+        }
+        self.mutate(&mut deliveries).await;
+        let mut open = self.shared.open();
+        for delivery in &deliveries {
+            let id = delivery.event().map_or("?", |event| event.id());
+            open.insert(delivery.token(), id.to_owned());
+        }
+        drop(open);
+        Ok(deliveries)
+    }
+
+    fn settler(&self) -> WrappedSettler {
+        WrappedSettler {
+            inner: self.inner.settler(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    async fn close(self, deadline: Instant) -> Result<()> {
+        self.inner.close(deadline).await
+    }
+}
+
+impl WrappedSubscriber {
+    async fn mutate(&mut self, deliveries: &mut Vec<Delivery>) {
+        let shared = &self.shared;
+        if shared.is(Mutant::CommitBeforeProcessing) {
+            let all: Vec<_> = deliveries.iter().map(acked).collect();
+            drop(self.inner.settler().settle(&all).await);
+        }
+        if shared.is(Mutant::Reorder) {
+            deliveries.reverse();
+        }
+        if shared.is(Mutant::DeliverTwice) {
+            let again = deliveries.iter().filter_map(|it| {
+                let event = it.event().ok()?.clone();
+                let again = Delivery::new(it.token(), it.topic().clone(), it.position(), event);
+                shared.errs(Mutant::DeliverTwice).then_some(again)
+            });
+            let again: Vec<_> = again.collect();
+            deliveries.extend(again);
+        }
+        if shared.is(Mutant::DropSome) {
+            let dropped: Vec<_> = deliveries
+                .extract_if(.., |_| shared.errs(Mutant::DropSome))
+                .map(|it| acked(&it))
+                .collect();
+            drop(self.inner.settler().settle(&dropped).await);
+        }
+    }
+}
+
+fn acked(delivery: &Delivery) -> (AckToken, Settlement) {
+    (delivery.token(), Settlement::Ack)
+}
+
+impl Settler for WrappedSettler {
+    async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
+        let shared = &self.shared;
+        shared.crash.pass(CrashPoint::BeforeAck);
+        if shared.put_away.load(Ordering::Acquire) {
+            shared.crash.pass(CrashPoint::DeadLetter);
+        }
+        let mut settled = batch.to_vec();
+        if shared.is(Mutant::ReleaseIsAck) {
+            settled.iter_mut().for_each(|(_, it)| *it = Settlement::Ack);
+        }
+        if shared.is(Mutant::CommitHighestSeen) {
+            let open: Vec<_> = shared.open().keys().copied().collect();
+            settled.extend(open.into_iter().map(|token| (token, Settlement::Ack)));
+        }
+        let forgotten = settled.iter().any(|_| shared.errs(Mutant::ForgetAck));
+        let mut results = match forgotten || shared.is(Mutant::CommitBeforeProcessing) {
+            true => settled.iter().map(|_| Ok(())).collect(),
+            false => self.inner.settle(&settled).await,
+        };
+        results.truncate(batch.len());
+        for ((token, settlement), result) in batch.iter().zip(&results) {
+            let id = shared.open().remove(token);
+            if let (Settlement::Ack, Ok(()), Some(id)) = (settlement, result, id) {
+                shared.journal.note(Step::Ack { id });
+            }
+        }
+        shared.crash.pass(CrashPoint::AfterAck);
+        results
+    }
+
+    fn is_current(&self, token: AckToken) -> bool {
+        // What was acknowledged too early would be taken for somebody else's by now.
+        self.shared.is(Mutant::CommitBeforeProcessing) || self.inner.is_current(token)
+    }
+}
+
+/// Throws away what other members of the group have in hand.
+async fn delete_consumers(task: &Task) {
+    let delete = async {
+        let client = redis::Client::open(format!("redis://{}", task.direct))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let consumers: Vec<HashMap<String, redis::Value>> = redis::cmd("XINFO")
+            .arg(&["CONSUMERS", &task.topic, "torture"])
+            .query_async(&mut connection)
+            .await?;
+        for consumer in consumers {
+            let name: String = redis::from_redis_value_ref(&consumer["name"])?;
+            redis::cmd("XGROUP")
+                .arg(&["DELCONSUMER", &task.topic, "torture", &name])
+                .exec_async(&mut connection)
+                .await?;
+        }
+        Ok::<_, redis::RedisError>(())
+    };
+    if let Err(error) = delete.await {
+        eprintln!("delete-consumer: {error}");
+    }
+}
