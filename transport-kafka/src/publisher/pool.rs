@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polybus_core::transport::{Outgoing, Position};
-use polybus_core::{Error, ErrorKind, Result, Text};
+use polybus_core::{Effect, Error, ErrorKind, Result, Text};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
@@ -36,6 +36,8 @@ pub(super) struct Pool {
 struct Slot {
     id: Id,
     session: Option<Session>,
+    /// The call that used it last was dropped, and what it had begun may still go on.
+    interrupted: bool,
 }
 
 /// A slot in use. Dropped, it is idle again.
@@ -70,6 +72,25 @@ impl Pool {
     ) -> Result<Vec<Position>> {
         let mut used = self.take(deadline).await?;
         let slot = used.slot.as_mut().expect("taken in `drop` alone");
+        let after_drop = std::mem::replace(&mut slot.interrupted, true);
+        let mut stored = self.publish_once(slot, batch, deadline).await;
+        if let Err(error) = &stored
+            && after_drop
+            && error.effect() == Effect::NotApplied
+        {
+            // What the dropped call had begun may have ended only now, and shut this session out.
+            stored = self.publish_once(slot, batch, deadline).await;
+        }
+        slot.interrupted = false;
+        stored
+    }
+
+    async fn publish_once(
+        &self,
+        slot: &mut Slot,
+        batch: &[Outgoing],
+        deadline: Instant,
+    ) -> Result<Vec<Position>> {
         // Out of the slot for as long as it is at work: if this call is dropped, so is the session.
         let session = match slot.session.take() {
             Some(session) => session,
@@ -129,6 +150,7 @@ impl Pool {
         let slot = idle.unwrap_or_else(|| Slot {
             id: self.ids.take("publish"),
             session: None,
+            interrupted: false,
         });
         Ok(InUse {
             pool: self,

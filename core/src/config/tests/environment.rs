@@ -222,7 +222,7 @@ fn an_override_of_an_unknown_key_names_the_variable() {
             "subscriptions.deal-watch.concurency: unknown key; \
              known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
              max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
-         handler_timeout, idempotency, on_failure\
+         handler_timeout, exactly_once, idempotency, on_failure\
              \n  did you mean `concurrency`?",
         ),
         (

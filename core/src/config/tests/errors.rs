@@ -25,7 +25,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
         "polybus.toml:4: subscriptions.deal-watch.concurency: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
          max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
-         handler_timeout, idempotency, on_failure\
+         handler_timeout, exactly_once, idempotency, on_failure\
          \n  did you mean `concurrency`?",
     );
     check(
@@ -43,7 +43,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "[[routes]]\npattern = 'a.*'\ntransport = 'm'\ntopic = 'a'\nprioritty = 1",
         "polybus.toml:7: routes[0].prioritty: unknown key; known: pattern, transport, topic, \
-         batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
+         format, batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback\
          \n  did you mean `priority`?",
     );
@@ -332,7 +332,7 @@ fn a_name_that_is_no_bare_key_is_quoted() {
         "polybus.toml:4: subscriptions.\"a.b\".groups: unknown key; \
          known: group, concurrency, ordering, start, retry, dead_letter, unhandled, \
          max_in_flight, max_in_flight_bytes, max_in_flight_age, takeover_after, \
-         handler_timeout, idempotency, on_failure\
+         handler_timeout, exactly_once, idempotency, on_failure\
          \n  did you mean `group`?",
     );
 }
