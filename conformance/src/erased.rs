@@ -9,6 +9,7 @@ use crate::harness::{Fault, Harness, Tuning, Unsupported};
 pub(crate) trait ErasedHarness: Send + Sync {
     fn connect(&self) -> BoxFuture<'_, Result<DynTransport, BoxError>>;
     fn topic_spec(&self, spec: TopicSpec) -> TopicSpec;
+    fn topic_name(&self, name: &str, family: &str) -> String;
     fn undecodable(&self) -> RawRecord;
     fn rejected(&self, topic: &Topic) -> Result<Outgoing, Unsupported>;
     fn can_disrupt(&self, fault: Fault) -> Result<(), Unsupported>;
@@ -23,6 +24,10 @@ impl<H: Harness> ErasedHarness for H {
 
     fn topic_spec(&self, spec: TopicSpec) -> TopicSpec {
         Harness::topic_spec(self, spec)
+    }
+
+    fn topic_name(&self, name: &str, family: &str) -> String {
+        Harness::topic_name(self, name, family)
     }
 
     fn undecodable(&self) -> RawRecord {

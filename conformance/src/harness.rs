@@ -77,6 +77,14 @@ pub trait Harness: Send + Sync + Sized + 'static {
         spec
     }
 
+    /// The name of a topic that is written in one step with others of its `family`. Default: `name`.
+    ///
+    /// To be written where the server has to see it by the name, as a Redis Cluster does by hash tags.
+    fn topic_name(&self, name: &str, family: &str) -> String {
+        let _ = family;
+        name.to_owned()
+    }
+
     /// A record that the server takes and that is no event, for the cases of undecodable bytes.
     /// Default: a value that is neither text nor JSON, without key and headers.
     fn undecodable(&self) -> RawRecord {

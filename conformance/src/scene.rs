@@ -152,6 +152,17 @@ impl Scene {
         self.create(PARTITIONS).await
     }
 
+    /// Two new topics that are written in one step.
+    pub(crate) async fn kindred_topics(&self) -> Check<[Topic; 2]> {
+        let name = || {
+            let family = self.namespace();
+            self.0.harness.topic_name(&self.name(), &family)
+        };
+        let (one, other) = (name(), name());
+        let one = self.create_named(&one, 1).await?;
+        Ok([one, self.create_named(&other, PARTITIONS).await?])
+    }
+
     async fn create(&self, partitions: u32) -> Check<Topic> {
         let name = self.name();
         self.create_named(&name, partitions).await

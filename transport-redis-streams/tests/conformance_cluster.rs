@@ -38,6 +38,10 @@ impl Harness for ClusterHarness {
         Ok(RedisTransport::connect(config).await?)
     }
 
+    fn topic_name(&self, name: &str, family: &str) -> String {
+        name.replacen(family, &format!("{{{family}}}"), 1)
+    }
+
     fn rejected(&self, _: &Topic) -> Result<Outgoing, Unsupported> {
         let event = Event::builder("conformance.refused").source("polybus-conformance");
         let event = event.build().expect("all required attributes are set");

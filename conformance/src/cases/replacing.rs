@@ -59,7 +59,7 @@ fn forwarded(to: &Topic, deliveries: &[Delivery]) -> Check<Vec<(AckToken, Outgoi
 }
 
 async fn forwarding_stores_and_acknowledges(scene: Scene) -> Check {
-    let (from, to) = (scene.topic().await?, scene.topic().await?);
+    let [to, from] = scene.kindred_topics().await?;
     let group = scene.name();
     let events = numbered("event", 0..20);
     let client = scene.connect().await?;

@@ -98,7 +98,7 @@ async fn refused(sender: &Sender, batch: &[Outgoing]) -> Check<Error> {
 }
 
 async fn transaction_stores_all(scene: Scene) -> Check {
-    let topics = [scene.topic().await?, scene.partitioned_topic().await?];
+    let topics = scene.kindred_topics().await?;
     let mut batch = Vec::new();
     for topic in &topics {
         batch.extend(addressed(topic, &keyed(topic.name(), 0..50, 5)));
