@@ -161,6 +161,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_quickly_is_what_the_general_parser_reads() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let mut quick = 0;
+        for _ in 0..20_000 {
+            let (year, month, day) = (1968 + next(150), next(14), next(33));
+            let (hour, minute, second) = (next(25), next(61), next(61));
+            let fraction = ["", ".5", ".789", ".000000001", ".1234567890", "."][next(6) as usize];
+            let zone = ["Z", "Z", "Z", "z", "+01:00", ""][next(6) as usize];
+            let text = format!(
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}"
+            );
+            if let Some(time) = parse_utc(text.as_bytes()) {
+                quick += 1;
+                assert_eq!(Ok(time), text.parse().map_err(drop), "{text}");
+            }
+        }
+        assert!(quick > 2_000, "only {quick} of the times were read quickly");
+        for text in ["9999-12-30T22:00:00Z", "9999-12-31T23:59:59Z"] {
+            if let Some(time) = parse_utc(text.as_bytes()) {
+                assert_eq!(Ok(time), text.parse().map_err(drop), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_spelled_otherwise_is_left_to_the_general_parser() {
         for text in [
             "2026-11-21T08:30:00+01:00",

@@ -318,15 +318,8 @@ fn twice(name: &str) -> String {
     format!("member `{name}` stands there twice")
 }
 
-fn read_time(text: &str) -> Result<Timestamp, String> {
-    match plain::time(text) {
-        Some(time) => Ok(time),
-        None => read_time_of_any_shape(text),
-    }
-}
-
 /// RFC 3339 with any offset. The library reads more than that, so the shape is checked first.
-fn read_time_of_any_shape(text: &str) -> Result<Timestamp, String> {
+fn read_time(text: &str) -> Result<Timestamp, String> {
     let bytes = text.as_bytes();
     let offset = matches!(
         bytes,

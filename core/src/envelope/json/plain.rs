@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 
 use super::{Members, Value};
-use crate::Timestamp;
 
 /// The members, if they are written the usual way and are sound each by itself.
 pub(super) fn parse(json: &[u8]) -> Option<Members<'_>> {
@@ -30,22 +29,6 @@ pub(super) fn parse(json: &[u8]) -> Option<Members<'_>> {
             None => return None,
         }
     }
-}
-
-/// A point in time in UTC, as `2026-02-03T04:05:06.789Z`, since 1970.
-pub(super) fn time(text: &str) -> Option<Timestamp> {
-    let (fixed, fraction) = text.as_bytes().split_at_checked(19)?;
-    let number = |from: usize, to: usize| digits(&fixed[from..to]);
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let divided = [fixed[4], fixed[7], fixed[10], fixed[13], fixed[16]] == *b"--T::";
-    let in_day = hour < 24 && minute < 60 && second < 60;
-    if !divided || !in_day || year < 1970 {
-        return None;
-    }
-    let days = days(year, month, day)?;
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    Timestamp::new(seconds, nanoseconds(fraction)?).ok()
 }
 
 /// Whether there is an escape or a control character anywhere. Looks at every byte, so that it
@@ -104,40 +87,9 @@ fn digits(text: &[u8]) -> Option<i64> {
     })
 }
 
-/// `Z`, or a fraction of a second before it.
-fn nanoseconds(text: &[u8]) -> Option<i32> {
-    let fraction = text.strip_suffix(b"Z")?;
-    if fraction.is_empty() {
-        return Some(0);
-    }
-    let fraction = fraction.strip_prefix(b".")?;
-    if !(1..=9).contains(&fraction.len()) {
-        return None;
-    }
-    let number = i32::try_from(digits(fraction)?).ok()?;
-    let missing = u32::try_from(9 - fraction.len()).ok()?;
-    Some(number * 10_i32.pow(missing))
-}
-
-/// The days from 1970-01-01 to a day of the years 1970 to 9999.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let february = if leap { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month.checked_sub(1)?).ok()?;
-    if !(1..=*months.get(before)?).contains(&day) {
-        return None;
-    }
-    let years = year - 1;
-    // The leap years before this one, less those before 1970.
-    let leaps = years / 4 - years / 100 + years / 400 - 477;
-    let in_year: i64 = months[..before].iter().sum();
-    Some((year - 1970) * 365 + leaps + in_year + day - 1)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{parse as parse_any, read_attributes, read_time_of_any_shape};
+    use super::super::{parse as parse_any, read_attributes};
     use super::*;
 
     /// Numbers that look random and are the same in each run.
@@ -288,34 +240,5 @@ mod tests {
         super::super::write_attributes(&event, &mut json);
         assert!(parse(&json).is_some());
         assert_eq!(read_attributes(&json, None).unwrap(), event);
-    }
-
-    #[test]
-    fn times_are_what_the_library_reads() {
-        let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
-        let mut quick = 0;
-        for _ in 0..20_000 {
-            let (year, month, day) = (1968 + numbers.next(150), numbers.next(14), numbers.next(33));
-            let (hour, minute, second) = (numbers.next(25), numbers.next(61), numbers.next(61));
-            let fraction = numbers.pick(&["", ".5", ".789", ".000000001", ".1234567890", "."]);
-            let zone = numbers.pick(&["Z", "Z", "Z", "z", "+01:00", ""]);
-            let text = format!(
-                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}"
-            );
-            if let Some(time) = time(&text) {
-                quick += 1;
-                assert_eq!(Ok(time), read_time_of_any_shape(&text), "{text}");
-            }
-        }
-        assert!(quick > 2_000, "only {quick} of the times were read quickly");
-        for text in [
-            "9999-12-30T22:00:00Z",
-            "9999-12-31T23:59:59Z",
-            "2000-02-29T00:00:00Z",
-        ] {
-            if let Some(time) = time(text) {
-                assert_eq!(Ok(time), read_time_of_any_shape(text), "{text}");
-            }
-        }
     }
 }
