@@ -15,7 +15,7 @@ use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::stores::Stores;
-use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
+use crate::transport::{DynTransport, TopicSpec, Transport, TransportConfig, TransportFactory};
 use crate::version::{Migration, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text};
 
@@ -25,6 +25,7 @@ pub struct BusBuilder {
     config: Source,
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
+    profile: Option<Text>,
     validator: Option<Validator>,
     formats: Formats,
     migrations: Vec<Migration>,
@@ -62,6 +63,7 @@ impl BusBuilder {
             config: Source::None,
             factories,
             in_memory: false,
+            profile: None,
             validator: None,
             formats: Formats::default(),
             migrations: Vec::new(),
@@ -74,6 +76,20 @@ impl BusBuilder {
     /// Reads the config from a file, when the bus is built.
     pub fn config_file(mut self, path: impl AsRef<Path>) -> Self {
         self.config = Source::File(path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the [profile](crate::config#profiles) in which the config file is read, whichever the file
+    /// or a variable names.
+    ///
+    /// ```no_run
+    /// # use polybus::Bus;
+    /// # async fn example() -> polybus::Result<()> {
+    /// let bus = Bus::builder().config_file("polybus.toml").profile("production").build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn profile(mut self, profile: impl Into<Text>) -> Self {
+        self.profile = Some(profile.into());
         self
     }
 
@@ -178,15 +194,7 @@ impl BusBuilder {
     /// [`MissingFeature`](ErrorKind::MissingFeature) for one that is not compiled in;
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
     pub async fn build(mut self) -> Result<Bus> {
-        let config = match &self.config {
-            Source::File(path) if self.in_memory => Config::from_file_in_memory(path)?,
-            Source::File(path) => Config::from_file(path)?,
-            Source::Config(config) => (**config).clone(),
-            Source::None => {
-                return Err(Error::new(ErrorKind::Config, "a bus needs a config")
-                    .with_note("give it with `config_file` or `config`"));
-            }
-        };
+        let config = self.read_config()?;
         let routes = RouteTable::compile(&config)?;
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let layers = self.take_layers(&config)?;
@@ -211,6 +219,26 @@ impl BusBuilder {
         Ok(Bus::new(
             config, routes, transports, publishing, stores, observer, migrations,
         ))
+    }
+
+    fn read_config(&self) -> Result<Config> {
+        let wrong = |what: &str, note: &str| Error::new(ErrorKind::Config, what).with_note(note);
+        match (&self.config, self.profile.as_deref()) {
+            (Source::File(path), profile) if self.in_memory => {
+                Config::from_file_in_memory(path, profile)
+            }
+            (Source::File(path), Some(profile)) => Config::from_file_in_profile(path, profile),
+            (Source::File(path), None) => Config::from_file(path),
+            (Source::Config(config), None) => Ok((**config).clone()),
+            (Source::Config(_), Some(_)) => Err(wrong(
+                "a config that was read has its profile already",
+                "give the profile where it is read: `Config::from_file_in_profile`",
+            )),
+            (Source::None, _) => Err(wrong(
+                "a bus needs a config",
+                "give it with `config_file` or `config`",
+            )),
+        }
     }
 
     /// The layers that were given, for transports that there are.
@@ -245,7 +273,8 @@ impl BusBuilder {
             .factories
             .get(kind)
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
-        let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
+        let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings)
+            .topics(declared_topics(config, routes, name)?);
         let transport = formats.around(factory.connect(settings).await?);
         let transport = match &self.watch {
             Some(watch) => (watch.wrap)(name, transport),
@@ -264,6 +293,20 @@ impl BusBuilder {
             },
         ))
     }
+}
+
+/// The topics of a transport that the config declares, as they are to be.
+fn declared_topics(
+    config: &Config,
+    routes: &RouteTable,
+    transport: &Text,
+) -> Result<Vec<TopicSpec>> {
+    if config.topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = routes.wanted_topics(config)?.remove(transport);
+    let declared = wanted.into_iter().flatten().filter(|it| it.declared);
+    Ok(declared.map(|it| it.spec).collect())
 }
 
 impl fmt::Debug for BusBuilder {

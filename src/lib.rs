@@ -71,6 +71,7 @@ mod status;
 mod stores;
 mod subscription;
 pub mod testing;
+mod topic_plan;
 mod topics;
 mod transaction;
 
@@ -86,6 +87,7 @@ pub use signal::shutdown_signal;
 pub use status::{SubscriptionState, SubscriptionStatus};
 pub use subscription::{Subscribe, Subscription};
 pub use testing::TestBus;
+pub use topic_plan::TopicPlan;
 pub use topics::Topics;
 
 pub use polybus_core::config::Config;

@@ -175,7 +175,8 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         self
     }
 
-    /// Sets the consumer group. Default: `group` in the config, else the service's name.
+    /// Sets the consumer group. Default: `group` in the config, else that of the service, else the
+    /// service's name.
     pub fn group(mut self, group: impl Into<Text>) -> Self {
         self.settings.group = Some(group.into());
         self
@@ -270,7 +271,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
 /// What the handlers have to read, and as whom.
 fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> Result<Joining> {
     let bus = &bus.inner;
-    let service = &bus.config.service.name;
+    let service = &bus.config.service;
     let reads = |reading: Reading| Reads {
         connected: bus.transports[&reading.transport].clone(),
         prefix: bus.config.topic_prefix(&reading.transport),
@@ -278,7 +279,7 @@ fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> R
     };
     let readings = bus.routes.reading(&handlers.interests())?.into_iter();
     Ok(Joining {
-        group: settings.group.as_ref().unwrap_or(service).clone(),
+        group: service.group_of(settings).clone(),
         settings: settings.clone(),
         reads: readings.map(reads).collect(),
     })

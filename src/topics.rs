@@ -1,5 +1,6 @@
 use crate::bus::Bus;
-use crate::config::RouteConfig;
+use crate::topic::TopicStep;
+use crate::topic_plan::TopicPlan;
 use crate::transport::{Admin, Lag, Start, TopicDescription, TopicSpec, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -14,19 +15,73 @@ impl Topics {
         Self { bus }
     }
 
-    /// Creates the topics of all routes that do not exist yet, with the server's defaults, and
-    /// leaves the others as they are. Topics of a template that depends on the event's type are
-    /// not known here; [`create`](Self::create) makes them.
+    /// What there is to do so that the topics are on the servers as the config wants them: those it
+    /// declares under `[topics]`, those of its routes (but for templates that depend on the event
+    /// type), and the dead-letter and retry topics that its subscriptions have for them.
+    ///
+    /// ```no_run
+    /// # async fn example(bus: polybus::Bus) -> polybus::Result<()> {
+    /// let plan = bus.topics().plan().await?;
+    /// println!("{plan}");
+    /// plan.apply().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// Those of the server: no right to create topics, not reachable.
+    /// [`Config`](ErrorKind::Config) for a declared topic of which it is not known where it is; those
+    /// of the servers.
+    pub async fn plan(&self) -> Result<TopicPlan> {
+        let wanted = self
+            .bus
+            .inner
+            .routes
+            .wanted_topics(&self.bus.inner.config)?;
+        let mut steps = Vec::new();
+        for (transport, wanted) in wanted {
+            let admin = self.admin(&transport)?;
+            let names: Vec<_> = wanted
+                .iter()
+                .map(|it| Topic::new(it.spec.name.clone()))
+                .collect();
+            let found = admin.describe(&names).await?;
+            let known = admin.topic_settings();
+            let both = wanted.into_iter().zip(found);
+            steps.extend(both.map(|(wanted, found)| {
+                TopicStep::new(transport.clone(), wanted.spec, found.as_ref(), known)
+            }));
+        }
+        Ok(TopicPlan::new(self.bus.clone(), steps))
+    }
+
+    /// Creates the topics of a [plan](Self::plan) that do not exist yet, and leaves the others as they
+    /// are. Topics of a template that depends on the event's type are not known here;
+    /// [`create`](Self::create) makes them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan); of the servers: no right to create topics, not reachable.
     pub async fn ensure(&self) -> Result<()> {
-        for (transport, topics) in self.known() {
-            let specs: Vec<_> = topics.into_iter().map(TopicSpec::new).collect();
+        for (transport, wanted) in self
+            .bus
+            .inner
+            .routes
+            .wanted_topics(&self.bus.inner.config)?
+        {
+            let specs: Vec<_> = wanted.into_iter().map(|it| it.spec).collect();
             self.create(&transport, &specs).await?;
         }
         Ok(())
+    }
+
+    /// The names of all topics of a transport, sorted: also those that are nobody's here.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) if there is no such transport;
+    /// [`Unsupported`](ErrorKind::Unsupported) where the transport can't; those of the server.
+    pub async fn list(&self, transport: &str) -> Result<Vec<Text>> {
+        self.admin(transport)?.list().await
     }
 
     /// Creates topics on a transport that do not exist yet. The transport's `prefix` is put before
@@ -105,7 +160,7 @@ impl Topics {
         prefix.apply(topic.name())
     }
 
-    fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {
+    pub(crate) fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {
         let known = self.bus.transport(transport).ok_or_else(|| {
             Error::new(
                 ErrorKind::Config,
@@ -114,28 +169,5 @@ impl Topics {
             .with_note("transports are named under [transports.<name>]")
         })?;
         Ok(known.admin())
-    }
-
-    /// The topics that routes name outright, for each transport.
-    fn known(&self) -> Vec<(Text, Vec<Text>)> {
-        let config = &self.bus.inner.config;
-        let known = |name: &Text| {
-            let routes = config
-                .routes
-                .iter()
-                .filter(|route| route.transport == *name);
-            let topics = routes.map(|route: &RouteConfig| route.topic.clone());
-            let default = config
-                .routing
-                .default
-                .iter()
-                .filter(|route| route.transport == *name);
-            let topics = topics.chain(default.map(|route| route.topic.clone()));
-            (
-                name.clone(),
-                topics.filter(|topic| !topic.contains('{')).collect(),
-            )
-        };
-        config.transports.keys().map(known).collect()
     }
 }

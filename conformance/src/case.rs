@@ -39,6 +39,8 @@ pub(crate) enum Need {
     Idempotency,
     Reset,
     NoReset,
+    ManageTopics,
+    NoManageTopics,
     RejectedEvent,
     Disrupt(Fault),
 }
@@ -128,12 +130,17 @@ impl Need {
             Self::Idempotency => has.idempotency,
             Self::Reset => has.reset,
             Self::NoReset => !has.reset,
+            Self::ManageTopics => has.manage_topics,
+            Self::NoManageTopics => !has.manage_topics,
             Self::RejectedEvent => return harness.rejected(&"any".into()).map(drop),
             Self::Disrupt(fault) => return harness.can_disrupt(fault),
         };
         let reason = || {
             Unsupported::because(match self {
-                Self::NoStartAtTime | Self::NoCreatesTopics | Self::NoReset => {
+                Self::NoStartAtTime
+                | Self::NoCreatesTopics
+                | Self::NoReset
+                | Self::NoManageTopics => {
                     format!("the case is for transports {self}")
                 }
                 _ => format!("the transport does not declare: {self}"),
@@ -165,6 +172,8 @@ impl fmt::Display for Need {
             Self::Idempotency => f.write_str("idempotency"),
             Self::Reset => f.write_str("moving a group"),
             Self::NoReset => f.write_str("that can't move a group"),
+            Self::ManageTopics => f.write_str("managing topics"),
+            Self::NoManageTopics => f.write_str("that can't manage topics"),
             Self::RejectedEvent => f.write_str("an event that the server refuses"),
             Self::Disrupt(fault) => write!(f, "a harness that can {fault}"),
         }

@@ -75,6 +75,8 @@ pub enum ErrorKind {
     Stale,
     /// What was to be changed is at work: a group with members.
     InUse,
+    /// What was asked would delete events or can't be undone, and was not done.
+    Refused,
     /// The transport can't do what was asked.
     Unsupported,
     /// The server or its client failed in another way.

@@ -1,14 +1,14 @@
 //! Topics and their state.
 
 mod browse;
+mod manage;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use polybus_core::topic::TopicSetting;
 use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{FromClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use crate::asking::{self, Asking, OffThread, Partition};
+use crate::asking::{self, Asking, Partition};
 use crate::client;
 use crate::config::KafkaConfig;
 use crate::error::Origin;
@@ -98,16 +98,15 @@ impl KafkaAdmin {
     /// Creates topics; one that exists is no error.
     async fn create(&self, topics: &[TopicSpec]) -> Result<()> {
         const OPERATION: &str = "ensure_topics";
-        let mut settings = client::asking(&self.config, &self.client_id);
-        settings.set_log_level(RDKafkaLogLevel::Emerg);
-        let client = AdminClient::<DefaultClientContext>::from_config(&settings)
-            .map_err(|error| self.origin.client(OPERATION, error))?;
-        let client = OffThread::new(client);
-        let within = self.config.operation_deadline;
-        let options = AdminOptions::new()
-            .request_timeout(Some(within))
-            .operation_timeout(Some(within));
-        let new: Vec<_> = topics.iter().map(new_topic).collect();
+        let (client, options) = self.managing(OPERATION)?;
+        let settings: Vec<_> = topics
+            .iter()
+            .map(|it| manage::written(&it.settings))
+            .collect();
+        let new = topics.iter().zip(&settings);
+        let new: Vec<_> = new
+            .map(|(topic, settings)| manage::new_topic(topic, settings))
+            .collect();
         let results = client.create_topics(&new, &options).await;
         for result in results.map_err(|error| self.origin.client(OPERATION, error))? {
             match result {
@@ -144,14 +143,44 @@ impl Admin for KafkaAdmin {
 
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
         let topics = topics.to_vec();
-        self.ask("describe", move |own, within| {
+        let described = self.ask("describe", move |own, within| {
             let described = topics.iter().map(|topic| {
                 describe(&own.asking, topic, within)
                     .map_err(|error| (Some(topic.name().to_owned()), error))
             });
-            described.collect()
-        })
-        .await
+            described.collect::<Answer<Vec<_>>>()
+        });
+        let mut described = described.await?;
+        let names: Vec<Text> = described
+            .iter()
+            .flatten()
+            .map(|it| it.name.clone())
+            .collect();
+        let names: Vec<&str> = names.iter().map(Text::as_str).collect();
+        let settings = self.settings(&names).await?;
+        for (one, settings) in described.iter_mut().flatten().zip(settings) {
+            one.settings = settings;
+        }
+        Ok(described)
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        manage::SETTINGS
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        self.names().await
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        let deadline = Instant::now() + self.config.operation_deadline;
+        for topic in topics {
+            let changed = timeout_at(deadline, self.change(topic)).await;
+            changed.unwrap_or_else(|_| {
+                Err(self.late("alter topics").with_topic(topic.name.clone()))
+            })?;
+        }
+        Ok(())
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
@@ -213,21 +242,6 @@ impl std::fmt::Debug for KafkaAdmin {
     }
 }
 
-fn new_topic(topic: &TopicSpec) -> NewTopic<'_> {
-    // -1 is the broker's default, for both.
-    let partitions = topic.partitions.map_or(-1, saturating);
-    let replication = topic.replication.map_or(-1, i32::from);
-    NewTopic::new(
-        &topic.name,
-        partitions,
-        TopicReplication::Fixed(replication),
-    )
-}
-
-fn saturating(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
 fn until_it_appears(asking: &Asking, topic: &str, within: Duration) -> KafkaResult<()> {
     let deadline = std::time::Instant::now() + within;
     loop {
@@ -253,21 +267,19 @@ fn describe(
     topic: &Topic,
     within: Duration,
 ) -> KafkaResult<Option<TopicDescription>> {
-    let Some(count) = asking.partitions(topic.name(), within)? else {
+    let Some((count, replication)) = asking.shape(topic.name(), within)? else {
         return Ok(None);
     };
-    let partitions = all_of(topic.name(), count);
+    let partitions = all_of(topic.name(), i32::try_from(count).unwrap_or(i32::MAX));
     let begins = asking.offsets(&partitions, Offset::Beginning, within)?;
     let ends = asking.offsets(&partitions, Offset::End, within)?;
     let events = begins
         .iter()
         .zip(&ends)
         .map(|(begin, end)| between(*begin, *end));
-    Ok(Some(TopicDescription::new(
-        topic.name(),
-        count.unsigned_abs(),
-        events.sum(),
-    )))
+    let mut described = TopicDescription::new(topic.name(), count, events.sum());
+    described.replication = Some(replication);
+    Ok(Some(described))
 }
 
 fn lag(

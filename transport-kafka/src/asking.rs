@@ -90,6 +90,28 @@ impl Asking {
         partitions(&self.client, topic, within)
     }
 
+    /// The numbers of a topic's partitions and of the replicas of each, or `None` if it does not
+    /// exist.
+    pub(crate) fn shape(&self, topic: &str, within: Duration) -> KafkaResult<Option<(u32, u16)>> {
+        let Some(partitions) = self.partitions(topic, within)? else {
+            return Ok(None);
+        };
+        let metadata = self.client.fetch_metadata(Some(topic), within)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let first = found.and_then(|found| found.partitions().first());
+        let replicas = first.map_or(0, |partition| partition.replicas().len());
+        let replicas = u16::try_from(replicas).unwrap_or(u16::MAX);
+        Ok(Some((partitions.unsigned_abs(), replicas)))
+    }
+
+    /// The names of all topics.
+    pub(crate) fn topics(&self, within: Duration) -> KafkaResult<Vec<String>> {
+        self.drain();
+        let metadata = self.client.fetch_metadata(None, within)?;
+        let names = metadata.topics().iter().map(|it| it.name().to_owned());
+        Ok(names.collect())
+    }
+
     /// Where partitions begin (`Offset::Beginning`) or end (`Offset::End`).
     pub(crate) fn offsets(
         &self,

@@ -111,6 +111,7 @@ impl Transport for KafkaTransport {
             .with_browse()
             .with_purge()
             .with_reset()
+            .with_manage_topics()
     }
 
     async fn publisher(&self) -> Result<KafkaPublisher> {

@@ -1,11 +1,13 @@
+use polybus_core::topic::TopicSetting;
 use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
-use polybus_core::{Error, ErrorKind, Result, Topic};
+use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 
 use crate::subscriber::delivery;
 use crate::transport::Client;
 
 /// Manages the topics of a broker in memory. Partitions and replication are ignored: every topic
-/// has one partition.
+/// has one partition. What a topic is to keep is noted and told, so that a program's topics can be
+/// planned and applied in a test; what is kept goes by [`MemoryConfig`](crate::MemoryConfig) alone.
 #[derive(Debug, Clone)]
 pub struct MemoryAdmin {
     client: Client,
@@ -29,7 +31,10 @@ impl Admin for MemoryAdmin {
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
         self.client.broker.change(|state, wakes| {
             for spec in topics {
-                state.ensure_topic(&Topic::new(spec.name.clone()), wakes);
+                if state.len(&spec.name).is_none() {
+                    state.ensure_topic(&Topic::new(spec.name.clone()), wakes);
+                    state.note(spec);
+                }
             }
         });
         Ok(())
@@ -39,9 +44,41 @@ impl Admin for MemoryAdmin {
         let state = self.client.broker.lock();
         let describe = |topic: &Topic| {
             let events = state.len(topic.name())?;
-            Some(TopicDescription::new(topic.name(), 1, events))
+            let mut described = TopicDescription::new(topic.name(), 1, events);
+            described.settings = state.settings(topic.name());
+            described.groups = state.groups_of(topic.name());
+            Some(described)
         };
         Ok(topics.iter().map(describe).collect())
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        const SETTINGS: &[TopicSetting] = &[
+            TopicSetting::Retention,
+            TopicSetting::RetentionBytes,
+            TopicSetting::MaxEvents,
+            TopicSetting::Cleanup,
+            TopicSetting::Compression,
+            TopicSetting::MaxMessageSize,
+            TopicSetting::Groups,
+            TopicSetting::Property(Text::new_static("")),
+        ];
+        SETTINGS
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        Ok(self.client.broker.lock().topics())
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        let mut state = self.client.broker.lock();
+        for spec in topics {
+            if state.len(&spec.name).is_none() {
+                return Err(self.missing("alter topics", &Topic::new(spec.name.clone())));
+            }
+            state.note(spec);
+        }
+        Ok(())
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {

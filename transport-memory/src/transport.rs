@@ -107,6 +107,7 @@ impl Transport for MemoryTransport {
             .with_purge()
             .with_idempotency()
             .with_reset()
+            .with_manage_topics()
     }
 
     async fn publisher(&self) -> Result<MemoryPublisher> {

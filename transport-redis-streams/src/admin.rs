@@ -1,16 +1,19 @@
 mod browse;
+mod manage;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::event::EventId;
+use polybus_core::topic::TopicSetting;
 use polybus_core::transport::{Admin, Delivery, Lag, Position, TopicDescription, TopicSpec};
-use polybus_core::{Error, ErrorKind, Result, Topic};
+use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::time::Instant;
 
 use crate::client::{Cmd, Value};
 use crate::connection::Link;
+use crate::writing::Declared;
 use crate::{reply, scripts};
 
 /// Manages streams: a stream is a topic of one partition.
@@ -18,13 +21,20 @@ use crate::{reply, scripts};
 pub struct RedisAdmin {
     link: Arc<Link>,
     operation_deadline: Duration,
+    /// What the config declares of streams: the server keeps no settings.
+    declared: Arc<Declared>,
 }
 
 impl RedisAdmin {
-    pub(crate) fn new(link: Arc<Link>, operation_deadline: Duration) -> Self {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        operation_deadline: Duration,
+        declared: Arc<Declared>,
+    ) -> Self {
         Self {
             link,
             operation_deadline,
+            declared,
         }
     }
 
@@ -141,6 +151,7 @@ impl Admin for RedisAdmin {
         for topic in topics {
             if !self.exists(&topic.name, "create topic", deadline).await? {
                 self.create(&topic.name, deadline).await?;
+                self.make_groups(topic, deadline).await?;
             }
         }
         Ok(())
@@ -154,12 +165,42 @@ impl Admin for RedisAdmin {
             found.push(match self.exists(name, "describe", deadline).await? {
                 true => {
                     let events = self.count(name, "describe", deadline).await?;
-                    Some(TopicDescription::new(name, 1, events))
+                    let mut described = TopicDescription::new(name, 1, events);
+                    described.settings = self.declared.settings(name);
+                    described.groups = self.groups(name, deadline).await?;
+                    Some(described)
                 }
                 false => None,
             });
         }
         Ok(found)
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        match self.declared.is_empty() {
+            true => manage::KEPT,
+            false => manage::DECLARED,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        self.names(self.deadline()).await
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        const OPERATION: &str = "alter topics";
+        let deadline = self.deadline();
+        for topic in topics {
+            if !self.exists(&topic.name, OPERATION, deadline).await? {
+                let origin = self.link.client().origin();
+                let error = origin.plain(ErrorKind::TopicNotFound, "the stream does not exist");
+                return Err(error
+                    .with_operation(OPERATION)
+                    .with_topic(topic.name.clone()));
+            }
+            self.make_groups(topic, deadline).await?;
+        }
+        Ok(())
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {

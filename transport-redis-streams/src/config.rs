@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use polybus_core::config::fields;
+use polybus_core::transport::TopicSpec;
 use polybus_core::{Error, ErrorKind, Result, Text};
 use serde::Deserialize;
 
@@ -140,6 +141,11 @@ pub struct RedisConfig {
     /// the service, the host and the process, and unique.
     #[serde(default)]
     pub member: Option<Text>,
+    /// What streams are to be like: `retention` and `max_events` are how each of them is trimmed, in
+    /// place of `trim`; of both `max_events` counts. The server keeps no such settings: every
+    /// publisher must have them. Set from the config's `[topics.<name>]`. Default: none.
+    #[serde(skip)]
+    pub topics: Vec<TopicSpec>,
     /// The transport's name, which errors and logs carry. Set from the config's
     /// `[transports.<name>]`. Default: `redis-streams`.
     #[serde(skip, default = "name")]
@@ -176,6 +182,7 @@ impl RedisConfig {
             format: Format::default(),
             trim: None,
             member: None,
+            topics: Vec::new(),
             name: name(),
             service: service(),
         }

@@ -13,7 +13,7 @@ use crate::member::Member;
 use crate::reply;
 
 /// About how many keys the server looks at in one step.
-const PAGE: usize = 1_000;
+pub(crate) const PAGE: usize = 1_000;
 
 /// Looks for new streams at every interval until the member stops.
 pub(crate) async fn run(member: Arc<Member>, patterns: Vec<TopicPattern>, interval: Duration) {

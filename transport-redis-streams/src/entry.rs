@@ -30,7 +30,7 @@ pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u
     let fields = 2 * (2 + outgoing.headers.len());
     let mut command = Cmd::with_capacity(6 + fields, outgoing.size() + 256);
     command.arg("XADD").arg(outgoing.topic.name());
-    writing.append_trim(&mut command);
+    writing.append_trim(outgoing.topic.name(), &mut command);
     command.arg("*");
     append_fields(outgoing, writing.format, scratch, &mut command);
     command

@@ -18,6 +18,7 @@ use crate::idempotency::RedisIdempotency;
 use crate::publisher::RedisPublisher;
 use crate::reply;
 use crate::subscriber::RedisSubscriber;
+use crate::writing::Declared;
 
 /// A Redis server, of version 7.0 or newer, as a transport: a topic is a stream.
 ///
@@ -81,6 +82,7 @@ impl Transport for RedisTransport {
             .with_browse()
             .with_purge()
             .with_idempotency()
+            .with_manage_topics()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {
@@ -99,7 +101,11 @@ impl Transport for RedisTransport {
     }
 
     fn admin(&self) -> RedisAdmin {
-        RedisAdmin::new(Arc::clone(&self.link), self.config.operation_deadline)
+        RedisAdmin::new(
+            Arc::clone(&self.link),
+            self.config.operation_deadline,
+            Arc::new(Declared::new(&self.config)),
+        )
     }
 
     fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
@@ -132,6 +138,7 @@ impl TransportFactory for RedisFactory {
         settings.validate().map_err(invalid)?;
         settings.name = config.name;
         settings.service = config.service;
+        settings.topics = config.topics;
         Ok(DynTransport::new(RedisTransport::connect(settings).await?))
     }
 }

@@ -1,8 +1,11 @@
 //! What the settings say of how events are written.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use polybus_core::Text;
 use polybus_core::config::fields;
+use polybus_core::topic::{Limit, TopicSettings};
 use serde::Deserialize;
 
 use crate::client::Cmd;
@@ -99,6 +102,48 @@ impl TryFrom<TrimSection> for Trim {
 pub(crate) struct Writing {
     pub(crate) format: Format,
     trim: Option<Trim>,
+    declared: Declared,
+}
+
+/// How streams are trimmed that the config declares, where it says so.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared(HashMap<Text, TopicSettings>);
+
+impl Declared {
+    pub(crate) fn new(config: &RedisConfig) -> Self {
+        let settings = config.topics.iter().map(|topic| {
+            let mut settings = TopicSettings::default();
+            settings.retention = topic.settings.retention;
+            settings.max_events = topic.settings.max_events;
+            (topic.name.clone(), settings)
+        });
+        let says = |(_, settings): &(Text, TopicSettings)| *settings != TopicSettings::default();
+        Self(settings.filter(says).collect())
+    }
+
+    /// What a stream is to be like, as far as publishers see to it.
+    pub(crate) fn settings(&self, stream: &str) -> TopicSettings {
+        self.0.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// Whether the config declares no stream.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How a stream is trimmed, if the config says so.
+    fn trim(&self, stream: &str) -> Option<Option<Trim>> {
+        // Most programs declare none.
+        if self.0.is_empty() {
+            return None;
+        }
+        let settings = self.0.get(stream)?;
+        Some(match (settings.max_events, settings.retention) {
+            (Some(Limit::At(events)), _) => Some(Trim::MaxLen(events)),
+            (_, Some(Limit::At(age))) => Some(Trim::MinAge(age)),
+            _ => None,
+        })
+    }
 }
 
 impl Writing {
@@ -106,12 +151,14 @@ impl Writing {
         Self {
             format: config.format,
             trim: config.trim.clone(),
+            declared: Declared::new(config),
         }
     }
 
     /// What `XADD` is told between the stream and the entry's id.
-    pub(crate) fn append_trim(&self, command: &mut Cmd) {
-        match &self.trim {
+    pub(crate) fn append_trim(&self, stream: &str, command: &mut Cmd) {
+        let declared = self.declared.trim(stream);
+        match declared.as_ref().unwrap_or(&self.trim) {
             None => {}
             Some(Trim::MaxLen(length)) => {
                 command.arg("MAXLEN").arg("~").arg(*length);

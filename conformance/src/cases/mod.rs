@@ -15,6 +15,7 @@ mod replacing;
 mod reset;
 mod settling;
 mod start;
+mod topics;
 mod transactions;
 mod undecodable;
 
@@ -59,6 +60,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         undecodable::CASES,
         pressure::CASES,
         admin::CASES,
+        topics::CASES,
         replacing::CASES,
         idempotency::CASES,
         faults::CASES,

@@ -1,7 +1,8 @@
 //! What manages topics, with a flaw built in.
 
+use polybus_core::topic::TopicSetting;
 use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
-use polybus_core::{Result, Topic};
+use polybus_core::{Result, Text, Topic};
 use polybus_memory::MemoryAdmin;
 
 use crate::flaws::Flaw;
@@ -24,6 +25,25 @@ impl Admin for FlawedAdmin {
             }
         }
         Ok(told)
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        self.inner.topic_settings()
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        let mut names = self.inner.list().await?;
+        if self.flaw == Flaw::ListsHalfOfTheTopics {
+            names.truncate(names.len() / 2);
+        }
+        Ok(names)
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        match self.flaw {
+            Flaw::AltersNothing => Ok(()),
+            _ => self.inner.alter(topics).await,
+        }
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {

@@ -63,6 +63,8 @@ pub(crate) enum Flaw {
     ReleasesNothing,
     ForgetsToReset,
     ResetsUnderMembers,
+    ListsHalfOfTheTopics,
+    AltersNothing,
 }
 
 /// A flaw, the cases that must fail by it, and a word of the reason that each must give. Others
@@ -358,5 +360,18 @@ pub(crate) const CAUGHT_BY: &[Caught] = &[
         Flaw::ResetsUnderMembers,
         &["reset_under_members_is_refused"],
         "the answer was Ok",
+    ),
+    (
+        Flaw::ListsHalfOfTheTopics,
+        &["topics_are_listed"],
+        "the list has",
+    ),
+    (
+        Flaw::AltersNothing,
+        &[
+            "topics_are_changed_as_specified",
+            "a_missing_topic_is_not_changed",
+        ],
+        "the",
     ),
 ];

@@ -9,13 +9,15 @@ use serde::de::IgnoredAny;
 use super::deserialize::deserialize;
 use super::fault::Shown;
 use super::model::RouteOrigins;
+use super::topics::TopicKeys;
 use super::tree::{Node, Path, Table, Value};
 use super::{
     BatchConfig, CircuitBreakerConfig, Config, DedupConfig, DefaultRoute, FallbackConfig,
     OnUnknown, Origin, Priority, PublishConfig, PublishingConfig, RateLimitConfig, RetryConfig,
-    RouteConfig, RoutingConfig, Section, ServiceConfig, SubscriptionConfig, TransportSection,
-    Validate, fields,
+    RouteConfig, RoutingConfig, Section, ServiceConfig, SubscriptionConfig, TopicConfig,
+    TransportSection, Validate, fields,
 };
+use crate::transport::TopicSpec;
 use crate::{Pattern, Result, Text};
 
 /// The keys of a config file.
@@ -34,6 +36,15 @@ struct Keys {
     routes: Vec<RouteKeys>,
     #[serde(default)]
     subscriptions: BTreeMap<Text, SubscriptionConfig>,
+    #[serde(default)]
+    topics: BTreeMap<Text, TopicKeys>,
+    #[serde(default)]
+    topic_defaults: TopicKeys,
+    /// Both are read before, and here for the list of known keys.
+    #[serde(default, rename = "profile")]
+    _profile: IgnoredAny,
+    #[serde(default, rename = "profiles")]
+    _profiles: IgnoredAny,
 }
 
 /// What every transport has. The other keys are its factory's to judge.
@@ -121,6 +132,9 @@ pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
         publishing: keys.publishing,
         routes: routes(root, keys.routes)?,
         subscriptions: keys.subscriptions,
+        topics: topics(root, keys.topics)?,
+        topic_defaults: topic_defaults(root, keys.topic_defaults)?,
+        profile: None,
         file: Some(file_name.into()),
     })
 }
@@ -157,6 +171,9 @@ fn check_service(root: &Node, service: &ServiceConfig) -> Result<()> {
         return Err(origin
             .error("service.name", "is empty")
             .with_note("name the service: it is the source of its events"));
+    }
+    if service.group.as_ref().is_some_and(Text::is_empty) {
+        return Err(origin(root, &["service", "group"]).error("service.group", "is empty"));
     }
     let Some(text) = &service.origin else {
         return Ok(());
@@ -203,6 +220,43 @@ fn transports(root: &Node) -> Result<BTreeMap<Text, TransportSection>> {
             (name, section)
         });
     Ok(sections.collect())
+}
+
+fn topics(root: &Node, topics: BTreeMap<Text, TopicKeys>) -> Result<BTreeMap<Text, TopicConfig>> {
+    let topics = topics.into_iter().map(|(name, keys)| {
+        let place = ["topics", name.as_str()];
+        if name.is_empty() {
+            return Err(origin(root, &place).error(&path(&place), "the name is empty"));
+        }
+        check_properties(root, &place, &keys)?;
+        let topic = TopicConfig {
+            transport: keys.transport.clone(),
+            spec: keys.spec(&name),
+            origin: origin(root, &place),
+        };
+        Ok((name, topic))
+    });
+    topics.collect()
+}
+
+fn topic_defaults(root: &Node, keys: TopicKeys) -> Result<TopicSpec> {
+    let place = ["topic_defaults"];
+    check_properties(root, &place, &keys)?;
+    if keys.transport.is_some() {
+        let place = [place[0], "transport"];
+        let error = origin(root, &place).error(&path(&place), "is not for all topics");
+        return Err(error.with_note("set it under [topics.<name>]"));
+    }
+    Ok(keys.spec(""))
+}
+
+fn check_properties(root: &Node, place: &[&str], keys: &TopicKeys) -> Result<()> {
+    let Some((property, key)) = keys.misplaced() else {
+        return Ok(());
+    };
+    let place = [place, &["properties", property]].concat();
+    let what = format!("has a key of its own: `{key}`");
+    Err(origin(root, &place).error(&path(&place), &what))
 }
 
 fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {

@@ -33,10 +33,34 @@ impl Environment {
         Self(std::env::vars_os().filter_map(text).collect())
     }
 
+    /// The variable that chooses a profile, and which.
+    pub(super) fn profile(&self) -> Option<(&str, &str)> {
+        let mut variables = self.0.iter();
+        let is_profile = |name: &str| name.strip_prefix(PREFIX).is_some_and(is_profile);
+        let (name, profile) = variables.find(|(name, _)| is_profile(name))?;
+        let chosen = !profile.is_empty();
+        chosen.then_some((name.as_str(), profile.as_str()))
+    }
+
+    /// The value of a variable, `None` where it is unset or empty.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name).map(String::as_str);
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// Whether a variable overrides what these keys, with `__` between them, lead to.
+    pub(super) fn overrides(&self, keys: &str) -> bool {
+        let mut names = self.0.keys();
+        names.any(|name| {
+            let name = name.strip_prefix(PREFIX);
+            name.is_some_and(|name| name.eq_ignore_ascii_case(keys))
+        })
+    }
+
     /// Puts the value of every variable `POLYBUS__section__key` into the tree.
     pub(super) fn override_values(&self, root: &mut Node) -> Result<()> {
         for (name, text) in &self.0 {
-            if let Some(keys) = name.strip_prefix(PREFIX) {
+            if let Some(keys) = name.strip_prefix(PREFIX).filter(|keys| !is_profile(keys)) {
                 let origin = Origin::variable(name);
                 let keys: Vec<_> = keys.split("__").collect();
                 if keys.contains(&"") {
@@ -117,6 +141,11 @@ impl Environment {
     }
 }
 
+/// Whether the keys of a variable are the one that chooses the profile, which was read before.
+fn is_profile(keys: &str) -> bool {
+    keys.eq_ignore_ascii_case("profile")
+}
+
 #[derive(Default)]
 struct Replaced {
     text: String,
@@ -162,11 +191,7 @@ fn set(node: &mut Node, path: Path<'_>, keys: &[&str], text: &str, origin: &Orig
     match &mut node.value {
         Value::Table(table) => {
             let key = existing_key(table, key, origin)?.unwrap_or_else(|| new_key(key));
-            if table.child(&key).is_none() {
-                let empty = Value::Table(Table::default());
-                table.push(key.clone(), Node::new(empty, origin.clone()));
-            }
-            let child = table.child_mut(&key).expect("the key was found or pushed");
+            let child = table.child_or_table(&key, origin);
             set(child, Path::Key(&path, &key), rest, text, origin)
         }
         Value::Array(nodes) => {

@@ -24,6 +24,10 @@
 //! retry       = { max_attempts = 5, base = "200ms", max = "30s" }
 //! # and outside of the lane: retry = { .., delayed = { pauses = ["1m", "10m"] } }
 //! idempotency = { store = "redis", lease = "30s", retain = "7d" }
+//!
+//! [topics.user-events]             # what `Bus::topics().plan()` makes of the topic
+//! partitions = 12
+//! retention  = "30d"
 //! ```
 //!
 //! # The environment
@@ -37,19 +41,60 @@
 //! `POLYBUS__subscriptions__deal-watch__concurrency=128`, `POLYBUS__routes__0__topic=users`. A
 //! key that the file has may be spelled in upper case, and with `_` for `-`.
 
+//!
+//! # Profiles
+//!
+//! A profile says what is different where the program runs. It is chosen by the program
+//! ([`Config::from_file_in_profile`]), else by the variable `POLYBUS__profile`, else by the file:
+//!
+//! ```toml
+//! profile = "${STAGE:-development}"
+//!
+//! [profiles.development.transports.screen]
+//! kind = "console"
+//!
+//! [[profiles.development.routes]]       # a route that the others have not
+//! pattern   = "debug.*"
+//! transport = "screen"
+//! topic     = "debug"
+//!
+//! [profiles.production.transports.kafka]
+//! brokers  = ["kafka-0:9093", "kafka-1:9093"]
+//! user     = "accounts"
+//! password = "${KAFKA_PASSWORD}"
+//! ```
+//!
+//! What a profile says stands over what the file says outside of profiles. Tables are merged; a
+//! transport of another `kind` replaces the one of its name whole; routes are added, each in the place
+//! of one with the same pattern. Variables stand over all of it. What the other profiles say is not
+//! looked at.
+//!
+//! Two profiles bring something of themselves, where the config says nothing:
+//!
+//! | | `development` | `production` |
+//! |---|---|---|
+//! | `topic_defaults` | 12 partitions, 1 replica | 12 partitions, 3 replicas, `retention = "30d"` |
+//! | transports of kind `kafka` | | `acks = "all"`, `tls = true`, `sasl_mechanism = "SCRAM-SHA-512"` |
+//!
+//! A config that sets `tls` itself gets neither that nor the login, and one with a
+//! `certificate_file` or a `sasl_mechanism` keeps its own.
+
 mod build;
 mod delayed;
 mod deserialize;
 mod environment;
 mod fault;
 pub mod fields;
+mod from_environment;
 mod idempotency;
 mod model;
 mod origin;
+mod profile;
 mod publishing;
 mod section;
 mod subscription;
 mod toml;
+mod topics;
 mod tree;
 
 #[cfg(test)]
@@ -73,7 +118,10 @@ pub use subscription::{
     DeadLetter, DeadLetterTopic, OnFailure, Ordering, RetryConfig, SubscriptionConfig, Unhandled,
 };
 
+pub use topics::TopicConfig;
+
 use crate::topic::TopicPrefix;
+use crate::transport::TopicSpec;
 use crate::{Result, Text};
 use environment::Environment;
 
@@ -97,6 +145,13 @@ pub struct Config {
     /// Settings of subscriptions by name. One that is not here has the defaults:
     /// [`subscription`](Self::subscription).
     pub subscriptions: BTreeMap<Text, SubscriptionConfig>,
+    /// What topics are to be like that a bus creates, by name, with or without the
+    /// [prefix](Self::topic_prefix).
+    pub topics: BTreeMap<Text, TopicConfig>,
+    /// What holds for every topic that says nothing else: `[topic_defaults]`. Its name is empty.
+    pub topic_defaults: TopicSpec,
+    /// The profile that the config was read in. Default: none.
+    pub profile: Option<Text>,
     pub(crate) file: Option<Text>,
 }
 
@@ -110,6 +165,9 @@ impl Config {
             publishing: PublishingConfig::default(),
             routes: Vec::new(),
             subscriptions: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            topic_defaults: TopicSpec::new(""),
+            profile: None,
             file: None,
         }
     }
@@ -125,16 +183,31 @@ impl Config {
         Self::parse(&text, &name)
     }
 
+    /// Reads a TOML file in a [profile](self#profiles), whichever the file or a variable names.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file), and if there is no such profile.
+    pub fn from_file_in_profile(path: impl AsRef<Path>, profile: &str) -> Result<Self> {
+        let (text, name) = read_file(path.as_ref())?;
+        Reading::new(&Environment::of_process(), &name)
+            .profile(profile)
+            .read(&text)
+    }
+
     /// Reads a TOML file for a test: every transport is of kind `memory`, under its own name and
     /// with its `prefix`. What else its section says is not read, so that no variable in it need
-    /// be set.
+    /// be set. In a [profile](self#profiles), unless that is `None` and nobody else names one.
     ///
     /// # Errors
     ///
     /// As [`from_file`](Self::from_file).
-    pub fn from_file_in_memory(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn from_file_in_memory(path: impl AsRef<Path>, profile: Option<&str>) -> Result<Self> {
         let (text, name) = read_file(path.as_ref())?;
-        Self::parse_in_memory(&text, &name)
+        let environment = Environment::of_process();
+        let mut reading = Reading::new(&environment, &name).in_memory();
+        reading.profile = profile;
+        reading.read(&text)
     }
 
     /// Reads TOML text and the environment of the process. Errors call the text `file_name`.
@@ -145,7 +218,7 @@ impl Config {
     /// advice: for text that is not TOML, an unknown or missing key, a wrong value, a malformed
     /// pattern, values that contradict each other, and a variable that is not set.
     pub fn parse(text: &str, file_name: &str) -> Result<Self> {
-        read(text, file_name, &Environment::of_process(), |_| {})
+        Reading::new(&Environment::of_process(), file_name).read(text)
     }
 
     /// Reads TOML text for a test, as [`from_file_in_memory`](Self::from_file_in_memory).
@@ -154,8 +227,9 @@ impl Config {
     ///
     /// As [`parse`](Self::parse).
     pub fn parse_in_memory(text: &str, file_name: &str) -> Result<Self> {
-        let environment = Environment::of_process();
-        read(text, file_name, &environment, build::replace_transports)
+        Reading::new(&Environment::of_process(), file_name)
+            .in_memory()
+            .read(text)
     }
 
     /// Reads TOML text, with these environment variables instead of the process's.
@@ -168,7 +242,7 @@ impl Config {
         file_name: &str,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
-        read(text, file_name, &Environment::new(variables), |_| {})
+        Reading::new(&Environment::new(variables), file_name).read(text)
     }
 
     /// What stands before the names of a transport's topics: its own `prefix`, or the service's.
@@ -195,16 +269,57 @@ fn read_file(path: &Path) -> Result<(String, String)> {
     Ok((text, name))
 }
 
-/// `change` sees the tree after the variables over the file and before those within it.
-fn read(
-    text: &str,
-    file_name: &str,
-    environment: &Environment,
-    change: impl FnOnce(&mut tree::Node),
-) -> Result<Config> {
-    let mut root = toml::read(text, file_name)?;
-    environment.override_values(&mut root)?;
-    change(&mut root);
-    environment.substitute(&mut root, tree::Path::ROOT)?;
-    build::config(&root, file_name)
+/// How a config is read.
+struct Reading<'a> {
+    environment: &'a Environment,
+    /// What the text is called.
+    name: &'a str,
+    profile: Option<&'a str>,
+    in_memory: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(environment: &'a Environment, name: &'a str) -> Self {
+        Self {
+            environment,
+            name,
+            profile: None,
+            in_memory: false,
+        }
+    }
+
+    fn profile(self, profile: &'a str) -> Self {
+        Self {
+            profile: Some(profile),
+            ..self
+        }
+    }
+
+    fn in_memory(self) -> Self {
+        Self {
+            in_memory: true,
+            ..self
+        }
+    }
+
+    fn read(self, text: &str) -> Result<Config> {
+        let root = toml::read(text, self.name)?;
+        self.finish(root)
+    }
+
+    /// A profile stands over the file, variables over both, and variables within come last.
+    fn finish(self, mut root: tree::Node) -> Result<Config> {
+        let profile = profile::overlay(&mut root, self.profile, self.environment)?;
+        self.environment.override_values(&mut root)?;
+        if self.in_memory {
+            build::replace_transports(&mut root);
+        }
+        self.environment.substitute(&mut root, tree::Path::ROOT)?;
+        if let Some(profile) = &profile {
+            profile.fill(&mut root);
+        }
+        let mut config = build::config(&root, self.name)?;
+        config.profile = profile.map(|profile| profile.name);
+        Ok(config)
+    }
 }

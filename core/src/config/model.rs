@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Origin, PublishConfig, Section, fields};
+use super::{Origin, PublishConfig, Section, SubscriptionConfig, fields};
 use crate::{Pattern, Text};
 
 /// Settings of the service: `[service]`.
@@ -12,6 +12,9 @@ use crate::{Pattern, Text};
 pub struct ServiceConfig {
     /// The service's name: the `source` of its events and the default consumer group. Not empty.
     pub name: Text,
+    /// The consumer group of subscriptions that name none. Default: the service's name.
+    #[serde(default)]
+    pub group: Option<Text>,
     /// How long an orderly end may take. Default: 30 s.
     #[serde(
         default = "ServiceConfig::default_deadline",
@@ -41,11 +44,18 @@ impl ServiceConfig {
     pub fn new(name: impl Into<Text>) -> Self {
         Self {
             name: name.into(),
+            group: None,
             shutdown_deadline: Self::default_deadline(),
             max_event_size: Self::default_event_size(),
             prefix: Text::default(),
             origin: None,
         }
+    }
+
+    /// The consumer group of a subscription: its own, else the service's, else the service's name.
+    pub fn group_of<'a>(&'a self, subscription: &'a SubscriptionConfig) -> &'a Text {
+        let group = subscription.group.as_ref().or(self.group.as_ref());
+        group.unwrap_or(&self.name)
     }
 
     fn default_deadline() -> Duration {

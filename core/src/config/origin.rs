@@ -24,6 +24,12 @@ pub enum Origin {
         /// The variable's name.
         name: Text,
     },
+    /// In what a profile brings of itself, as `production` does.
+    #[non_exhaustive]
+    Profile {
+        /// The profile's name.
+        name: Text,
+    },
 }
 
 impl Origin {
@@ -38,12 +44,17 @@ impl Origin {
         Self::Variable { name: name.into() }
     }
 
+    pub(super) fn profile(name: &Text) -> Self {
+        Self::Profile { name: name.clone() }
+    }
+
     /// The place without its file, for a list whose head names the file: `line 7`.
     pub(crate) fn within_file(&self) -> String {
         match self {
             Self::Code => "in code".to_owned(),
             Self::File { line, .. } => format!("line {line}"),
             Self::Variable { name } => format!("variable {name}"),
+            Self::Profile { name } => format!("profile {name}"),
         }
     }
 
@@ -62,6 +73,7 @@ impl fmt::Display for Origin {
             Self::File { file, line: 0 } => f.write_str(file),
             Self::File { file, line } => write!(f, "{file}:{line}"),
             Self::Variable { name } => write!(f, "environment variable `{name}`"),
+            Self::Profile { name } => write!(f, "profile `{name}`"),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Result, Text, Topic};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SubscriptionConfig {
-    /// The consumer group. Default: the service's name.
+    /// The consumer group. Default: that of the [service](super::ServiceConfig::group).
     pub group: Option<Text>,
     /// How many events are handled at the same time, at least 1. Default: 64.
     #[serde(deserialize_with = "fields::positive")]

@@ -100,6 +100,23 @@ impl Table {
         self.0.push((key.into(), node));
     }
 
+    /// The node under a key, which becomes a table made at this origin if it is not there.
+    pub(super) fn child_or_table(&mut self, key: &str, origin: &Origin) -> &mut Node {
+        if self.child(key).is_none() {
+            let table = Value::Table(Table::default());
+            self.push(key, Node::new(table, origin.clone()));
+        }
+        self.child_mut(key).expect("the key was found or pushed")
+    }
+
+    pub(super) fn entries(&self) -> &[(Text, Node)] {
+        &self.0
+    }
+
+    pub(super) fn into_entries(self) -> impl Iterator<Item = (Text, Node)> {
+        self.0.into_iter()
+    }
+
     pub(super) fn remove(&mut self, key: &str) {
         self.0.retain(|(name, _)| name != key);
     }

@@ -101,12 +101,22 @@ fn check_fallback(
 }
 
 fn check_transport(name: &str, origin: &Origin, path: &str, config: &Config) -> Result<()> {
+    check_transport_name(name, origin, &format!("{path}.transport"), config)
+}
+
+/// Whether there is a transport of a name, which stands at a path.
+pub(super) fn check_transport_name(
+    name: &str,
+    origin: &Origin,
+    path: &str,
+    config: &Config,
+) -> Result<()> {
     if config.transports.contains_key(name) {
         return Ok(());
     }
     let known = || config.transports.keys().map(Text::as_str);
     let what = format!("there is no transport `{name}`");
-    let error = origin.error(&format!("{path}.transport"), &what);
+    let error = origin.error(path, &what);
     Err(match nearest(name, known()) {
         Some(near) => error.with_note(format!("did you mean `{near}`?")),
         None if config.transports.is_empty() => {

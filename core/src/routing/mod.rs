@@ -4,6 +4,7 @@ mod compile;
 mod explain;
 mod reading;
 mod template;
+mod topics;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use foldhash::fast::RandomState;
 
 pub use explain::{Explanation, RouteMatch};
 pub use reading::Reading;
+pub use topics::WantedTopic;
 
 use crate::codec::Codec;
 use crate::config::Origin;

@@ -1,14 +1,20 @@
 //! Topics: the named logs of a transport.
 
+mod difference;
 mod pattern;
+mod plan;
 mod prefix;
+mod settings;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+pub use difference::{ChangeCost, TopicChange, TopicDifference};
 pub use pattern::{TopicPart, TopicPattern};
+pub use plan::{TopicAction, TopicStep};
 pub use prefix::TopicPrefix;
+pub use settings::{Cleanup, Limit, TopicCompression, TopicSetting, TopicSettings};
 
 use crate::Text;
 

@@ -1,7 +1,7 @@
 use std::future::Future;
 
 use super::{Delivery, Position, Start};
-use crate::topic::TopicPrefix;
+use crate::topic::{TopicPrefix, TopicSetting, TopicSettings};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// Manages topics and reads their state.
@@ -9,7 +9,8 @@ use crate::{Error, ErrorKind, Result, Text, Topic};
 /// Every call is bounded by the transport's operation deadline; after it the error is a
 /// [`Timeout`](crate::ErrorKind::Timeout).
 pub trait Admin: Send + Sync + 'static {
-    /// Creates the topics that do not exist and leaves the others as they are.
+    /// Creates the topics that do not exist, as they are specified, and leaves the others as they
+    /// are. What is specified beyond [`topic_settings`](Self::topic_settings) is ignored.
     ///
     /// # Errors
     ///
@@ -25,6 +26,46 @@ pub trait Admin: Send + Sync + 'static {
         &self,
         topics: &[Topic],
     ) -> impl Future<Output = Result<Vec<Option<TopicDescription>>>> + Send;
+
+    /// What of a [`TopicSpec`] the transport has. Default: nothing.
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        &[]
+    }
+
+    /// The names of all topics, sorted, without those that the server keeps for itself. Needs
+    /// [`Capabilities::manage_topics`](super::Capabilities::manage_topics).
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability;
+    /// [`Connect`](crate::ErrorKind::Connect) if the server can't be reached.
+    fn list(&self) -> impl Future<Output = Result<Vec<Text>>> + Send {
+        std::future::ready(Err(unsupported("list topics")))
+    }
+
+    /// Changes topics that exist to what is specified: adds partitions and groups, changes
+    /// settings. What is not specified stays as it is, and what is specified beyond
+    /// [`topic_settings`](Self::topic_settings) is ignored. No topic is deleted. Needs
+    /// [`Capabilities::manage_topics`](super::Capabilities::manage_topics).
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`](crate::ErrorKind::Refused) for fewer partitions than there are, and nothing of
+    /// that topic was changed; [`TopicNotFound`](crate::ErrorKind::TopicNotFound) for one that does
+    /// not exist; [`Unsupported`](crate::ErrorKind::Unsupported) without the capability; those of
+    /// the server. Topics before the one that failed are changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may have changed some of it. Asking again is harmless.
+    fn alter(&self, topics: &[TopicSpec]) -> impl Future<Output = Result<()>> + Send {
+        let error = unsupported("alter topics");
+        let error = match topics.first() {
+            Some(topic) => error.with_topic(topic.name.clone()),
+            None => error,
+        };
+        std::future::ready(Err(error))
+    }
 
     /// How far a group is behind, for each topic in the order asked.
     ///
@@ -119,8 +160,8 @@ pub(super) fn unsupported(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, "the transport can't do this").with_operation(operation)
 }
 
-/// How a topic is to be created.
-#[derive(Debug, Clone)]
+/// How a topic is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicSpec {
     /// The name.
@@ -130,6 +171,11 @@ pub struct TopicSpec {
     /// On how many brokers each partition is kept. Default: the server's. Ignored by a
     /// transport without brokers of its own.
     pub replication: Option<u16>,
+    /// What it keeps, and how. Default: as the server does.
+    pub settings: TopicSettings,
+    /// Groups that get every event from the beginning of the topic on, also before their first
+    /// member joins. Ignored by a transport where groups need not be made. Default: none.
+    pub groups: Vec<Text>,
 }
 
 impl TopicSpec {
@@ -139,6 +185,8 @@ impl TopicSpec {
             name: name.into(),
             partitions: None,
             replication: None,
+            settings: TopicSettings::default(),
+            groups: Vec::new(),
         }
     }
 
@@ -164,6 +212,20 @@ impl TopicSpec {
         self.replication = Some(replication);
         self
     }
+
+    /// Sets what it keeps, and how.
+    #[must_use]
+    pub fn settings(mut self, settings: TopicSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Sets which groups there are from the beginning.
+    #[must_use]
+    pub fn groups<G: Into<Text>>(mut self, groups: impl IntoIterator<Item = G>) -> Self {
+        self.groups = groups.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 /// The state of a topic on its server.
@@ -177,6 +239,13 @@ pub struct TopicDescription {
     /// About how many events it holds: exact where nothing was deleted or compacted and no
     /// transactions were written.
     pub events: u64,
+    /// On how many brokers each partition is kept; `None` if the server does not tell.
+    pub replication: Option<u16>,
+    /// What it keeps, and how. `None` for what the server does not have, or does not tell; of
+    /// the properties those that are set for this topic alone.
+    pub settings: TopicSettings,
+    /// The groups that have a place in it, where the server keeps them with the topic.
+    pub groups: Vec<Text>,
 }
 
 impl TopicDescription {
@@ -186,6 +255,9 @@ impl TopicDescription {
             name: name.into(),
             partitions,
             events,
+            replication: None,
+            settings: TopicSettings::default(),
+            groups: Vec::new(),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub idempotency: bool,
     /// A group can be [moved to another place](super::Admin::reset).
     pub reset: bool,
+    /// Topics can be [listed](super::Admin::list) and [changed](super::Admin::alter).
+    pub manage_topics: bool,
 }
 
 impl Capabilities {
@@ -64,6 +66,7 @@ impl Capabilities {
             purge: false,
             idempotency: false,
             reset: false,
+            manage_topics: false,
         }
     }
 
@@ -169,6 +172,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_purge(mut self) -> Self {
         self.purge = true;
+        self
+    }
+
+    /// Topics can be listed and changed.
+    #[must_use]
+    pub const fn with_manage_topics(mut self) -> Self {
+        self.manage_topics = true;
         self
     }
 

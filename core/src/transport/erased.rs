@@ -13,7 +13,8 @@ use super::{
     Settlement, Settler, Start, Subscriber, Subscription, TopicDescription, TopicSpec, Transport,
 };
 use crate::idempotency::IdempotencyStore;
-use crate::{Result, Topic};
+use crate::topic::TopicSetting;
+use crate::{Result, Text, Topic};
 
 /// Any [`Transport`].
 #[derive(Clone)]
@@ -148,6 +149,18 @@ impl Admin for DynAdmin {
 
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
         self.0.describe(topics).await
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        self.0.topic_settings()
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        self.0.list().await
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        self.0.alter(topics).await
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {
@@ -294,6 +307,9 @@ impl<S: Settler> ErasedSettler for S {
 trait ErasedAdmin: Send + Sync {
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()>;
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>>;
+    fn topic_settings(&self) -> &'static [TopicSetting];
+    async fn list(&self) -> Result<Vec<Text>>;
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()>;
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>>;
     async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()>;
     async fn health(&self) -> Result<()>;
@@ -309,6 +325,18 @@ impl<A: Admin> ErasedAdmin for A {
 
     async fn describe(&self, topics: &[Topic]) -> Result<Vec<Option<TopicDescription>>> {
         Admin::describe(self, topics).await
+    }
+
+    fn topic_settings(&self) -> &'static [TopicSetting] {
+        Admin::topic_settings(self)
+    }
+
+    async fn list(&self) -> Result<Vec<Text>> {
+        Admin::list(self).await
+    }
+
+    async fn alter(&self, topics: &[TopicSpec]) -> Result<()> {
+        Admin::alter(self, topics).await
     }
 
     async fn lag(&self, group: &str, topics: &[Topic]) -> Result<Vec<Lag>> {

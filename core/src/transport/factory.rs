@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use super::DynTransport;
+use super::{DynTransport, TopicSpec};
 use crate::config::Section;
 use crate::{Result, Text};
 
@@ -32,6 +32,9 @@ pub struct TransportConfig {
     pub service: Text,
     /// The settings, without `kind`.
     pub section: Section,
+    /// The topics of the transport that the config declares, under their names on the server. A
+    /// transport whose server keeps no settings of topics goes by them when it publishes.
+    pub topics: Vec<TopicSpec>,
 }
 
 impl TransportConfig {
@@ -41,6 +44,14 @@ impl TransportConfig {
             name: name.into(),
             service: service.into(),
             section,
+            topics: Vec::new(),
         }
+    }
+
+    /// Sets the topics that the config declares.
+    #[must_use]
+    pub fn topics(mut self, topics: Vec<TopicSpec>) -> Self {
+        self.topics = topics;
+        self
     }
 }

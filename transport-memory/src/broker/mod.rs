@@ -4,6 +4,7 @@
 mod cursor;
 mod log;
 mod member;
+mod noted;
 mod order;
 mod slots;
 mod state;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::slice;
 use std::sync::Arc;
 
-use polybus_core::topic::TopicPattern;
+use polybus_core::topic::{TopicPattern, TopicSettings};
 use polybus_core::transport::{AckToken, Content, Lag, Outgoing, Settlement, Start, Subscription};
 use polybus_core::{Event, Text, Timestamp, Topic};
 use tokio::sync::Notify;
@@ -19,16 +19,16 @@ use super::{MemberId, Wakes};
 #[derive(Debug)]
 pub(crate) struct State {
     limits: Limits,
-    topics: Vec<TopicState>,
-    topics_by_name: HashMap<Text, TopicId>,
-    groups: Vec<Group>,
+    pub(super) topics: Vec<TopicState>,
+    pub(super) topics_by_name: HashMap<Text, TopicId>,
+    pub(super) groups: Vec<Group>,
     members: HashMap<MemberId, Member>,
     last_member: u32,
 }
 
 #[derive(Debug)]
-struct Group {
-    name: Text,
+pub(super) struct Group {
+    pub(super) name: Text,
     /// Topics that appear later and fit are the group's from their beginning, also while it has
     /// no member.
     patterns: Vec<TopicPattern>,
@@ -396,7 +396,7 @@ impl State {
         events.collect()
     }
 
-    fn find(&self, topic: &str) -> Option<&TopicState> {
+    pub(super) fn find(&self, topic: &str) -> Option<&TopicState> {
         let id = self.topics_by_name.get(topic)?;
         Some(&self.topics[id.index()])
     }
@@ -412,6 +412,7 @@ impl State {
             topic: topic.clone(),
             log: Log::new(self.limits),
             cursors: Vec::new(),
+            settings: TopicSettings::default(),
         });
         self.topics_by_name.insert(topic.name().into(), id);
         let fits = |patterns: &[TopicPattern]| patterns.iter().any(|it| it.matches(topic.name()));
@@ -431,7 +432,7 @@ impl State {
         id
     }
 
-    fn group(&mut self, name: &Text) -> GroupId {
+    pub(super) fn group(&mut self, name: &Text) -> GroupId {
         let known = self.groups.iter().position(|group| group.name == *name);
         GroupId(known.unwrap_or_else(|| {
             self.groups.push(Group {
@@ -501,6 +502,7 @@ impl State {
             topic,
             log,
             cursors,
+            ..
         } = &mut self.topics[topic_id.index()];
         let (_, cursor) = &mut cursors[joined.cursor];
         let took = cursor.take(log, id, max, |offset, attempt, record| {

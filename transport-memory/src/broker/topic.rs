@@ -1,6 +1,7 @@
 //! A topic: its log, and where each group stands on it.
 
 use polybus_core::Topic;
+use polybus_core::topic::TopicSettings;
 use polybus_core::transport::Start;
 
 use super::cursor::Cursor;
@@ -20,6 +21,8 @@ pub(crate) struct TopicState {
     pub(crate) topic: Topic,
     pub(crate) log: Log,
     pub(crate) cursors: Vec<(GroupId, Cursor)>,
+    /// What it was said to be like.
+    pub(crate) settings: TopicSettings,
 }
 
 impl TopicId {

@@ -17,7 +17,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "max_event_sise = 1",
         "polybus.toml:3: service.max_event_sise: unknown key; \
-         known: name, shutdown_deadline, max_event_size, prefix, origin\
+         known: name, group, shutdown_deadline, max_event_size, prefix, origin\
          \n  did you mean `max_event_size`?",
     );
     check(
@@ -37,7 +37,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "[route]\npattern = 'a'",
         "polybus.toml:3: route: unknown key; \
-         known: service, transports, routing, publishing, routes, subscriptions\
+         known: service, transports, routing, publishing, routes, subscriptions, topics, topic_defaults, profile, profiles\
          \n  did you mean `routes`?",
     );
     check(

@@ -1,5 +1,6 @@
 mod environment;
 mod errors;
+mod profiles;
 mod sections;
 mod settings;
 

@@ -229,7 +229,7 @@ fn a_file_is_read_and_named_in_errors() {
     let path = folder.join("bus.toml");
     std::fs::write(&path, "[service]\nname = 's'\n").unwrap();
     assert_eq!(Config::from_file(&path).unwrap().service.name, "s");
-    let config = Config::from_file_in_memory(&path).unwrap();
+    let config = Config::from_file_in_memory(&path, None).unwrap();
     assert_eq!(config.service.name, "s");
 
     std::fs::write(&path, "[service]\nname = 7\n").unwrap();

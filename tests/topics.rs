@@ -1,0 +1,14 @@
+//! Topics as the config declares them: planned and applied, in memory and on real servers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "topics/memory.rs"]
+mod memory;
+#[path = "topics/servers.rs"]
+mod servers;
+
+use polybus::{Bus, Config};
+
+async fn bus(config: &str) -> Bus {
+    let config = Config::parse(config, "polybus.toml").unwrap();
+    Bus::builder().config(config).build().await.unwrap()
+}
