@@ -51,10 +51,13 @@
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `console` | `kind = "console"`: prints events, for development |
+//! | `asyncapi` | `Bus::asyncapi`: the AsyncAPI document of the service |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "asyncapi")]
+mod asyncapi;
 mod builder;
 mod bus;
 #[cfg(feature = "console")]
@@ -75,6 +78,8 @@ mod topic_plan;
 mod topics;
 mod transaction;
 
+#[cfg(feature = "asyncapi")]
+pub use asyncapi::AsyncApi;
 pub use builder::BusBuilder;
 pub use bus::Bus;
 pub use dead_letters::{DeadLetters, Letter, Letters, Page, Purge, Replay, ReplayReport};

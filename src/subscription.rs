@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Inner};
 use crate::config::{OnFailure, SubscriptionConfig};
+use crate::event::Contract;
 use crate::handler::{
     BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder,
 };
@@ -22,7 +23,7 @@ use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::stores::InCode;
 use crate::time::IntoDuration;
 use crate::transport::{DynAdmin, Start, Transport};
-use crate::{Error, ErrorKind, Result, Text, Topic};
+use crate::{Error, ErrorKind, Pattern, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -230,6 +231,10 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             check_settings(&self.name, &self.settings, idempotency.is_some())?;
         }
         let topics = topics(&joining);
+        let takes = Takes {
+            contracts: handlers.contracts().to_vec(),
+            interests: handlers.interests(),
+        };
         self.bus.check_group(&self.name, &joining.group, &topics)?;
         let consumer = Consumer {
             name: self.name.clone(),
@@ -261,6 +266,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             SubscriptionTask {
                 handle: handle.clone(),
                 topics: topics.clone(),
+                takes,
                 task,
             }
         })?;
@@ -469,7 +475,19 @@ pub(crate) struct SubscriptionTask {
     handle: Subscription,
     /// What it reads: transport and topic, or pattern of topics.
     pub(crate) topics: Vec<(Text, Text)>,
+    pub(crate) takes: Takes,
     task: Task,
+}
+
+/// What a subscription handles.
+#[derive(Debug, Clone)]
+pub(crate) struct Takes {
+    /// The types of its typed handlers.
+    #[cfg_attr(not(feature = "asyncapi"), allow(dead_code, reason = "for documents"))]
+    pub(crate) contracts: Vec<Contract>,
+    /// Event types and patterns.
+    #[cfg_attr(not(feature = "asyncapi"), allow(dead_code, reason = "for documents"))]
+    pub(crate) interests: Vec<Pattern>,
 }
 
 /// Ends with the bus that owns it.

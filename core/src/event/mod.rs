@@ -2,6 +2,7 @@
 
 mod builder;
 mod cause;
+mod contract;
 mod data;
 mod extension;
 mod id;
@@ -13,6 +14,7 @@ use triomphe::Arc;
 
 pub use builder::EventBuilder;
 pub(crate) use cause::on_behalf_of;
+pub use contract::Contract;
 pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;

@@ -94,12 +94,22 @@ pub trait FromBatch<S>: Sized {
     /// The event types it takes, if it takes only some.
     const TYPES: &'static [TypeInfo] = &[];
 
+    /// The JSON Schema of the data of one of its event types. Default: none is known.
+    fn schema_of(name: &str) -> Option<serde_json::Value> {
+        let _ = name;
+        None
+    }
+
     /// Takes the value from a call.
     fn from_batch(call: &BatchCall<'_, S>) -> Self;
 }
 
 impl<S, T: EventData + DeserializeOwned> FromBatch<S> for Batch<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
+
+    fn schema_of(name: &str) -> Option<serde_json::Value> {
+        T::schema_of(name)
+    }
 
     fn from_batch(call: &BatchCall<'_, S>) -> Self {
         let mut entries = Vec::with_capacity(call.entries.len());
@@ -219,6 +229,9 @@ pub trait BatchHandler<Args, S>: Send + Sync + 'static {
     /// How many arguments are a `Batch<T>`.
     const BATCHES: usize;
 
+    /// The JSON Schema of the data of one of its event types, if it is known.
+    fn schema_of(name: &str) -> Option<serde_json::Value>;
+
     /// Extracts the arguments and starts the function.
     fn call(&self, call: &BatchCall<'_, S>) -> BoxFuture<'static, Vec<Handled>>;
 }
@@ -233,6 +246,10 @@ macro_rules! impl_batch_handler {
         {
             const TYPES: &'static [TypeInfo] = super::first_types(&[$($argument::TYPES),*]);
             const BATCHES: usize = 0 $(+ !$argument::TYPES.is_empty() as usize)*;
+
+            fn schema_of(name: &str) -> Option<serde_json::Value> {
+                None$(.or_else(|| $argument::schema_of(name)))*
+            }
 
             fn call(&self, call: &BatchCall<'_, S>) -> BoxFuture<'static, Vec<Handled>> {
                 let started = self($($argument::from_batch(call)),*);

@@ -117,6 +117,12 @@ pub trait FromDelivery<S>: Sized {
     /// [exactly-once](crate::config::SubscriptionConfig::exactly_once) for it.
     const TRANSACTIONAL: bool = false;
 
+    /// The JSON Schema of the data of one of its event types. Default: none is known.
+    fn schema_of(name: &str) -> Option<serde_json::Value> {
+        let _ = name;
+        None
+    }
+
     /// Takes the value from a call.
     ///
     /// # Errors
@@ -133,6 +139,10 @@ pub struct Payload<T>(pub T);
 
 impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
+
+    fn schema_of(name: &str) -> Option<serde_json::Value> {
+        T::schema_of(name)
+    }
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
         version::decode(call.event()?, call.info.migrations.as_deref()).map(Self)

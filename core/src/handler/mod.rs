@@ -58,6 +58,9 @@ pub trait Handler<Args, S>: Send + Sync + 'static {
     /// [exactly-once](crate::config::SubscriptionConfig::exactly_once).
     const TRANSACTIONAL: bool = false;
 
+    /// The JSON Schema of the data of one of its event types, if it is known.
+    fn schema_of(name: &str) -> Option<serde_json::Value>;
+
     /// Extracts the arguments and starts the function.
     ///
     /// # Errors
@@ -77,6 +80,11 @@ macro_rules! impl_handler {
         {
             const TYPES: &'static [TypeInfo] = first_types(&[$($argument::TYPES),*]);
             const TRANSACTIONAL: bool = false $(|| $argument::TRANSACTIONAL)*;
+
+            #[allow(unused_variables, reason = "a handler without arguments has no types")]
+            fn schema_of(name: &str) -> Option<serde_json::Value> {
+                None$(.or_else(|| $argument::schema_of(name)))*
+            }
 
             #[allow(unused_variables, reason = "a handler without arguments extracts nothing")]
             fn call(&self, call: &Call<'_, S>) -> Result<BoxFuture<'static, Handled>> {

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
-use crate::event::{TypeInfo, with_origin};
+use crate::event::{Contract, TypeInfo, with_origin};
 use crate::pattern::PatternMap;
 use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
@@ -27,6 +27,7 @@ pub struct HandlerSet {
     transactional: bool,
     /// What each handler takes first.
     names: Vec<Text>,
+    contracts: Vec<Contract>,
 }
 
 /// The handlers of one event type, each for a major version of its data. Most types have one.
@@ -81,6 +82,7 @@ pub struct HandlerSetBuilder {
     patterns: Vec<(Result<Pattern>, usize)>,
     handlers: Vec<Registered>,
     transactional: bool,
+    contracts: Vec<Contract>,
 }
 
 impl HandlerSetBuilder {
@@ -111,7 +113,7 @@ impl HandlerSetBuilder {
         }
         self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
-        self.add_types(H::TYPES, index);
+        self.add_types(H::TYPES, H::schema_of, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -141,10 +143,17 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.add_types(H::TYPES, index);
+        self.add_types(H::TYPES, H::schema_of, index);
     }
 
-    fn add_types(&mut self, types: &'static [TypeInfo], index: usize) {
+    fn add_types(
+        &mut self,
+        types: &'static [TypeInfo],
+        schema: fn(&str) -> Option<serde_json::Value>,
+        index: usize,
+    ) {
+        let contracts = Contract::all(types, schema, self.origin.as_deref());
+        self.contracts.extend(contracts);
         self.types.extend(types.iter().map(|info| (info, index)));
     }
 
@@ -210,6 +219,7 @@ impl HandlerSetBuilder {
             migrations: self.migrations,
             transactional: self.transactional,
             names,
+            contracts: self.contracts,
         })
     }
 }
@@ -229,6 +239,11 @@ impl HandlerSet {
             .iter()
             .map(|(pattern, _)| pattern.clone())
             .collect()
+    }
+
+    /// What is known of the event types that typed handlers take.
+    pub fn contracts(&self) -> &[Contract] {
+        &self.contracts
     }
 
     /// The most specific handler for an event, and its index.
