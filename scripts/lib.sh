@@ -5,6 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${POLYBUS_CACHE:-$root/.cache}
 kafka_version=$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$root/scripts/kafka/pom.xml")
 kafka_jars=$cache/kafka-$kafka_version/libs
+asyncapi=$cache/asyncapi
 
 # Messages go to standard error: what scripts/servers writes to standard output can be evaluated.
 say() { printf '%s\n' "$*" >&2; }

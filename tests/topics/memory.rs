@@ -200,3 +200,15 @@ async fn a_declared_topic_of_which_it_is_not_known_where_it_is_is_an_error() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[tokio::test]
+async fn the_standard_topics_of_the_example_are_planned_and_applied() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/topics.toml");
+    let bus = Bus::builder().config_file(file).in_memory().build();
+    let bus = bus.await.unwrap();
+    let plan = bus.topics().plan().await.unwrap();
+    let on_kafka = plan.steps().iter().filter(|it| it.transport == "kafka");
+    assert_eq!(on_kafka.count(), 13, "{plan}");
+    plan.apply().await.unwrap();
+    assert!(bus.topics().plan().await.unwrap().is_empty());
+}

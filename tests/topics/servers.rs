@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use polybus::topic::{Limit, TopicAction};
+use polybus::topic::{Cleanup, Limit, TopicAction};
+use polybus::transport::TopicDescription;
 use polybus::{Bus, ErrorKind, Event};
 use polybus_test_support::{KafkaServer, RedisServer, unique_name};
 
@@ -30,13 +31,20 @@ async fn kafka(prefix: &str, topics: &str) -> Bus {
     .await
 }
 
+/// What the tests below declare of `deals`.
+const DEALS: &str = "[topics.deals]\npartitions = 2\nreplication = 1\nretention = \"7d\"\n\
+    cleanup = \"delete\"\ncompression = \"zstd\"\nmax_message_size = \"2MiB\"\n\
+    properties = { \"min.insync.replicas\" = 1 }\n";
+
+async fn deals(bus: &Bus) -> TopicDescription {
+    let deals = bus.topics().describe("kafka", "deals").await.unwrap();
+    deals.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_topics_are_made_changed_and_never_shrunk() {
+async fn kafka_topics_are_made_and_changed_as_declared() {
     let prefix = unique_name("plan");
-    let first = "[topics.deals]\npartitions = 2\nreplication = 1\nretention = \"7d\"\n\
-        cleanup = \"delete\"\ncompression = \"zstd\"\nmax_message_size = \"2MiB\"\n\
-        properties = { \"min.insync.replicas\" = 1 }\n";
-    let bus = kafka(&prefix, first).await;
+    let bus = kafka(&prefix, DEALS).await;
     let plan = bus.topics().plan().await.unwrap();
     assert_eq!(
         plan.steps().len(),
@@ -45,12 +53,7 @@ async fn kafka_topics_are_made_changed_and_never_shrunk() {
     );
     plan.apply().await.unwrap();
     assert!(bus.topics().plan().await.unwrap().is_empty());
-    let deals = bus
-        .topics()
-        .describe("kafka", "deals")
-        .await
-        .unwrap()
-        .unwrap();
+    let deals = deals(&bus).await;
     assert_eq!((deals.partitions, deals.replication), (2, Some(1)));
     assert_eq!(deals.settings.retention, Some(Limit::At(7 * DAY)));
     assert_eq!(deals.settings.max_message_size, Some(2 << 20));
@@ -62,7 +65,7 @@ async fn kafka_topics_are_made_changed_and_never_shrunk() {
     );
     assert!(!listed.iter().any(|it| it.starts_with("__")), "{listed:?}");
 
-    let more = first
+    let more = DEALS
         .replace("partitions = 2", "partitions = 4")
         .replace("7d", "30d");
     let bus = kafka(&prefix, &more).await;
@@ -71,19 +74,24 @@ async fn kafka_topics_are_made_changed_and_never_shrunk() {
     assert!(text.contains("partitions: 2 -> 4"), "{text}");
     assert!(text.contains("retention: 7d -> 30d"), "{text}");
     plan.apply().await.unwrap();
-    let deals = bus
-        .topics()
-        .describe("kafka", "deals")
-        .await
-        .unwrap()
-        .unwrap();
+    let deals = deals(&bus).await;
     assert_eq!(deals.partitions, 4);
     assert_eq!(deals.settings.retention, Some(Limit::At(30 * DAY)));
     // What was not changed is as it was.
     assert_eq!(deals.settings.max_message_size, Some(2 << 20));
     assert!(bus.topics().plan().await.unwrap().is_empty());
+}
 
-    let fewer = first.replace("replication = 1", "replication = 3");
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_topics_are_never_shrunk_and_replicas_never_moved() {
+    let prefix = unique_name("plan");
+    let first = DEALS.replace("partitions = 2", "partitions = 4");
+    let bus = kafka(&prefix, &first).await;
+    bus.topics().plan().await.unwrap().apply().await.unwrap();
+
+    let fewer = DEALS
+        .replace("7d", "1d")
+        .replace("replication = 1", "replication = 3");
     let bus = kafka(&prefix, &fewer).await;
     let plan = bus.topics().plan().await.unwrap().allow_shrinking();
     let error = plan.apply().await.unwrap_err();
@@ -97,14 +105,9 @@ async fn kafka_topics_are_made_changed_and_never_shrunk() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let deals = bus
-        .topics()
-        .describe("kafka", "deals")
-        .await
-        .unwrap()
-        .unwrap();
+    let deals = deals(&bus).await;
     assert_eq!(deals.partitions, 4, "nothing was done");
-    assert_eq!(deals.settings.retention, Some(Limit::At(30 * DAY)));
+    assert_eq!(deals.settings.retention, Some(Limit::At(7 * DAY)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,4 +165,27 @@ async fn redis_streams_are_made_with_their_groups_and_trimmed_as_declared() {
         .unwrap();
     assert_eq!(users.groups, ["audit", "mails"]);
     assert!(users.events < 300, "{} events were kept", users.events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_topics_of_the_example_are_made_on_a_real_kafka() {
+    let (kafka, prefix) = (KafkaServer::shared().await, unique_name("standard"));
+    let text = include_str!("../../examples/topics.toml");
+    let brokers = format!("[\"{}\"]", kafka.brokers());
+    let variables = [
+        ("POLYBUS__service__prefix", format!("{prefix}.")),
+        ("POLYBUS__transports__kafka__brokers", brokers),
+    ];
+    let config = polybus::Config::parse_with(text, "topics.toml", variables).unwrap();
+    let bus = Bus::builder().config(config).build().await.unwrap();
+    let plan = bus.topics().plan().await.unwrap();
+    plan.apply().await.unwrap();
+    let left = bus.topics().plan().await.unwrap();
+    assert!(left.is_empty(), "{left}");
+    let schemas = bus.topics().describe("kafka", "schema.changed").await;
+    let schemas = schemas.unwrap().unwrap();
+    assert_eq!((schemas.partitions, schemas.replication), (6, Some(1)));
+    assert_eq!(schemas.settings.cleanup, Some(Cleanup::Compact));
+    let entities = bus.topics().describe("kafka", "entity.changed").await;
+    assert_eq!(entities.unwrap().unwrap().partitions, 12, "by the profile");
 }

@@ -1,7 +1,9 @@
 //! What is between a topic as it is wanted and as it is.
 
+use std::time::Duration;
+
 use super::settings::{duration_text, size_text};
-use super::{Limit, TopicSetting, TopicSettings};
+use super::{Cleanup, Limit, TopicCompression, TopicSetting, TopicSettings};
 use crate::transport::{TopicDescription, TopicSpec};
 
 /// What is between a topic as it is wanted and as it is on its server.
@@ -166,64 +168,28 @@ fn cost(wanted: &Fact, found: &Fact) -> ChangeCost {
 /// What is set.
 fn facts(partitions: Option<u32>, replication: Option<u16>, settings: &TopicSettings) -> Vec<Fact> {
     use TopicSetting as S;
-    let number = |setting: S, number: Option<u128>| {
-        number.map(|number| Fact {
-            setting,
-            text: number.to_string(),
-            size: Size::At(Limit::At(number)),
-        })
-    };
-    let limit = |setting: S, limit: Option<Limit<u128>>, text: &dyn Fn(u128) -> String| {
-        limit.map(|limit| Fact {
-            setting,
-            text: match limit {
-                Limit::Unlimited => "unlimited".to_owned(),
-                Limit::At(bound) => text(bound),
-            },
-            size: Size::At(limit),
-        })
-    };
-    let word = |setting: S, word: Option<&str>, size: Size| {
-        word.map(|word| Fact {
-            setting,
-            text: word.to_owned(),
-            size,
-        })
-    };
-    let bytes = |bytes: u128| size_text(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let number = |number: u128| number.to_string();
+    let exactly = |number: Option<u32>| number.map(|it| Limit::At(u128::from(it)));
+    let wide = |limit: Option<Limit<u64>>| limit.map(|it| it.map(u128::from));
     let retention = settings.retention.map(|it| it.map(|it| it.as_millis()));
-    let duration = |millis: u128| {
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        duration_text(std::time::Duration::from_millis(millis))
-    };
-    let message_size = settings
-        .max_message_size
-        .map(|it| Limit::At(u128::from(it)));
+    let message_size = settings.max_message_size.map(Limit::At);
     let known = [
-        number(S::Partitions, partitions.map(u128::from)),
-        number(S::Replication, replication.map(u128::from)),
-        limit(S::Retention, retention, &duration),
-        limit(
-            S::RetentionBytes,
-            settings.retention_bytes.map(|it| it.map(u128::from)),
-            &bytes,
-        ),
-        limit(
-            S::MaxEvents,
-            settings.max_events.map(|it| it.map(u128::from)),
-            &|count| count.to_string(),
-        ),
-        word(
+        Fact::limit(S::Partitions, exactly(partitions), number),
+        Fact::limit(S::Replication, exactly(replication.map(u32::from)), number),
+        Fact::limit(S::Retention, retention, duration),
+        Fact::limit(S::RetentionBytes, wide(settings.retention_bytes), bytes),
+        Fact::limit(S::MaxEvents, wide(settings.max_events), number),
+        Fact::word(
             S::Cleanup,
-            settings.cleanup.map(|it| it.as_str()),
+            settings.cleanup.map(Cleanup::as_str),
             Size::Kind,
         ),
-        word(
+        Fact::word(
             S::Compression,
-            settings.compression.map(|it| it.as_str()),
+            settings.compression.map(TopicCompression::as_str),
             Size::None,
         ),
-        limit(S::MaxMessageSize, message_size, &bytes),
+        Fact::limit(S::MaxMessageSize, wide(message_size), bytes),
     ];
     let properties = settings.properties.iter().map(|(name, value)| Fact {
         setting: S::Property(name.clone()),
@@ -231,6 +197,40 @@ fn facts(partitions: Option<u32>, replication: Option<u16>, settings: &TopicSett
         size: Size::None,
     });
     known.into_iter().flatten().chain(properties).collect()
+}
+
+fn bytes(bytes: u128) -> String {
+    size_text(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn duration(millis: u128) -> String {
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    duration_text(Duration::from_millis(millis))
+}
+
+impl Fact {
+    fn limit(
+        setting: TopicSetting,
+        limit: Option<Limit<u128>>,
+        text: fn(u128) -> String,
+    ) -> Option<Self> {
+        limit.map(|limit| Self {
+            setting,
+            text: match limit {
+                Limit::Unlimited => "unlimited".to_owned(),
+                Limit::At(bound) => text(bound),
+            },
+            size: Size::At(limit),
+        })
+    }
+
+    fn word(setting: TopicSetting, word: Option<&str>, size: Size) -> Option<Self> {
+        word.map(|word| Self {
+            setting,
+            text: word.to_owned(),
+            size,
+        })
+    }
 }
 
 impl<T> Limit<T> {

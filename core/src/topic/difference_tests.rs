@@ -1,6 +1,4 @@
-use std::time::Duration;
-
-use super::super::{Cleanup, TopicAction, TopicStep};
+use super::super::{TopicAction, TopicStep};
 use super::*;
 use crate::ErrorKind;
 

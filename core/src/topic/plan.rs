@@ -88,7 +88,11 @@ impl TopicStep {
         }))
     }
 
-    /// The step in lines, each behind two spaces.
+    /// Writes the step in lines, each behind two spaces.
+    ///
+    /// # Errors
+    ///
+    /// Those of the formatter.
     pub fn write(&self, f: &mut fmt::Formatter<'_>, allowed: bool) -> fmt::Result {
         let name = &self.wanted.name;
         match &self.action {
