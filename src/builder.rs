@@ -304,7 +304,7 @@ fn declared_topics(
     if config.topics.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = routes.wanted_topics(config)?.remove(transport);
+    let wanted = routes.wanted_topics(config, &[])?.remove(transport);
     let declared = wanted.into_iter().flatten().filter(|it| it.declared);
     Ok(declared.map(|it| it.spec).collect())
 }

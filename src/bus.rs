@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
-use crate::routing::RouteTable;
+use crate::routing::{RouteTable, WantedTopic};
 use crate::runtime::Observer;
 use crate::status::SubscriptionStatus;
 use crate::stores::Stores;
@@ -297,6 +297,19 @@ impl Bus {
         let subscriptions = self.subscriptions();
         let ended = subscriptions.iter().filter(|task| task.has_ended());
         ended.map(|task| task.name().clone()).collect()
+    }
+
+    /// The topics of each transport that the config and the subscriptions need.
+    pub(crate) fn wanted_topics(&self) -> Result<BTreeMap<Text, Vec<WantedTopic>>> {
+        let running: Vec<_> = {
+            let subscriptions = self.subscriptions();
+            subscriptions
+                .iter()
+                .map(SubscriptionTask::running)
+                .collect()
+        };
+        let inner = &self.inner;
+        inner.routes.wanted_topics(&inner.config, &running)
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

@@ -15,7 +15,7 @@ use crate::handler::{
 use crate::lifecycle::{Joining, Reads};
 use crate::middleware::Prepare;
 use crate::report::SubscriptionReport;
-use crate::routing::Reading;
+use crate::routing::{Reading, Running};
 use crate::runtime::{
     BatchLimits, Consumer, Control, Counters, Counts, ExactlyOnce, Finished, Shutdown,
 };
@@ -234,6 +234,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         let takes = Takes {
             contracts: handlers.contracts().to_vec(),
             interests: handlers.interests(),
+            settings: self.settings.clone(),
         };
         self.bus.check_group(&self.name, &joining.group, &topics)?;
         let consumer = Consumer {
@@ -488,6 +489,7 @@ pub(crate) struct Takes {
     /// Event types and patterns.
     #[cfg_attr(not(feature = "asyncapi"), allow(dead_code, reason = "for documents"))]
     pub(crate) interests: Vec<Pattern>,
+    pub(crate) settings: SubscriptionConfig,
 }
 
 /// Ends with the bus that owns it.
@@ -502,6 +504,22 @@ impl Drop for Task {
 impl SubscriptionTask {
     fn is(&self, handle: &Subscription) -> bool {
         Arc::ptr_eq(&self.handle.control, &handle.control)
+    }
+
+    /// What it reads, where the names of topics are known.
+    pub(crate) fn running(&self) -> Running {
+        let admins = self.handle.admins.iter();
+        let topics = admins.flat_map(|(transport, _, topics)| {
+            topics
+                .iter()
+                .map(|topic| (transport.clone(), topic.clone()))
+        });
+        Running::new(
+            self.handle.name.clone(),
+            self.handle.group.clone(),
+            self.takes.settings.clone(),
+            topics.collect(),
+        )
     }
 
     pub(crate) fn name(&self) -> &Text {

@@ -17,7 +17,9 @@ impl Topics {
 
     /// What there is to do so that the topics are on the servers as the config wants them: those it
     /// declares under `[topics]`, those of its routes (but for templates that depend on the event
-    /// type), and the dead-letter and retry topics that its subscriptions have for them.
+    /// type), and the topics of dead letters and of [long pauses](crate::config::DelayedRetry) that go
+    /// with them: for a subscription that runs those of the topics that it reads, and for one that is
+    /// only in the config, whose handlers are not known here, those of every topic of a route.
     ///
     /// ```no_run
     /// # async fn example(bus: polybus::Bus) -> polybus::Result<()> {
@@ -32,11 +34,7 @@ impl Topics {
     /// [`Config`](ErrorKind::Config) for a declared topic of which it is not known where it is; those
     /// of the servers.
     pub async fn plan(&self) -> Result<TopicPlan> {
-        let wanted = self
-            .bus
-            .inner
-            .routes
-            .wanted_topics(&self.bus.inner.config)?;
+        let wanted = self.bus.wanted_topics()?;
         let mut steps = Vec::new();
         for (transport, wanted) in wanted {
             let admin = self.admin(&transport)?;
@@ -62,12 +60,7 @@ impl Topics {
     ///
     /// Those of [`plan`](Self::plan); of the servers: no right to create topics, not reachable.
     pub async fn ensure(&self) -> Result<()> {
-        for (transport, wanted) in self
-            .bus
-            .inner
-            .routes
-            .wanted_topics(&self.bus.inner.config)?
-        {
+        for (transport, wanted) in self.bus.wanted_topics()? {
             let specs: Vec<_> = wanted.into_iter().map(|it| it.spec).collect();
             self.create(&transport, &specs).await?;
         }

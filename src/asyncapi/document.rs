@@ -26,7 +26,7 @@ struct Document<'a> {
 }
 
 pub(super) fn write(asked: &AsyncApi, bus: &Inner, receives: &[Receives]) -> Result<Value> {
-    let wanted = bus.routes.wanted_topics(&bus.config)?.into_iter();
+    let wanted = bus.routes.wanted_topics(&bus.config, &[])?.into_iter();
     let wanted = wanted.flat_map(|(transport, topics)| {
         let topics = topics.into_iter();
         topics.map(move |topic| (transport.clone(), topic.spec))

@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 
 pub use explain::{Explanation, RouteMatch};
 pub use reading::Reading;
-pub use topics::WantedTopic;
+pub use topics::{Running, WantedTopic};
 
 use crate::codec::Codec;
 use crate::config::Origin;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::RouteTable;
-use crate::config::{Config, TopicConfig};
+use crate::config::{Config, SubscriptionConfig, TopicConfig};
 use crate::topic::TopicPrefix;
 use crate::transport::TopicSpec;
 use crate::{Result, Text, Topic};
@@ -19,20 +19,56 @@ pub struct WantedTopic {
     pub declared: bool,
 }
 
+/// A subscription that runs, so that it is known what it reads.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Running {
+    /// The subscription's name.
+    pub name: Text,
+    /// Its consumer group.
+    pub group: Text,
+    /// Its settings.
+    pub settings: SubscriptionConfig,
+    /// The topics that it reads, with their transports.
+    pub topics: Vec<(Text, Topic)>,
+}
+
+impl Running {
+    /// A subscription that reads some topics.
+    pub fn new(
+        name: impl Into<Text>,
+        group: impl Into<Text>,
+        settings: SubscriptionConfig,
+        topics: Vec<(Text, Topic)>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            group: group.into(),
+            settings,
+            topics,
+        }
+    }
+}
+
 impl RouteTable {
     /// The topics of each transport that the config speaks of, sorted by name, with the defaults
     /// filled in:
     ///
     /// - those under `[topics]`;
     /// - those of the routes and of the default, but for templates that depend on the event type;
-    /// - for each subscription of the config, the dead-letter topics and those of long pauses that
-    ///   go with these.
+    /// - the dead-letter topics and those of long pauses that go with these: for a subscription that
+    ///   runs with those that it reads, for one that is only in the config with those of all routes,
+    ///   as it is not known which it will read.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a topic on a transport that there is not, and
     /// for one that may be on several transports and has no route.
-    pub fn wanted_topics(&self, config: &Config) -> Result<BTreeMap<Text, Vec<WantedTopic>>> {
+    pub fn wanted_topics(
+        &self,
+        config: &Config,
+        running: &[Running],
+    ) -> Result<BTreeMap<Text, Vec<WantedTopic>>> {
         let mut wanted: BTreeMap<Text, BTreeMap<Text, WantedTopic>> = BTreeMap::new();
         for (name, declared) in &config.topics {
             for transport in self.transports_of(config, name, declared)? {
@@ -50,20 +86,16 @@ impl RouteTable {
             }
         }
         let bare = TopicSpec::new("");
-        for (transport, topic) in self.named_topics() {
-            let prefix = config.topic_prefix(&transport);
+        let named = self.named_topics();
+        let companions = companions(config, running, &named);
+        for (transport, topic) in named.into_iter().chain(companions) {
             let of_transport = wanted.entry(transport).or_default();
-            for topic in companions(config, &topic, &prefix)
-                .into_iter()
-                .chain([topic])
-            {
-                let spec = with_defaults(&bare, config, &topic);
-                let topic = WantedTopic {
-                    spec,
-                    declared: false,
-                };
-                of_transport.entry(topic.spec.name.clone()).or_insert(topic);
-            }
+            let spec = with_defaults(&bare, config, &topic);
+            let topic = WantedTopic {
+                spec,
+                declared: false,
+            };
+            of_transport.entry(topic.spec.name.clone()).or_insert(topic);
         }
         let wanted = wanted.into_iter();
         Ok(wanted
@@ -130,25 +162,39 @@ impl RouteTable {
     }
 }
 
-/// The topics that go with one, for the subscriptions of the config: its dead letters and what waits
-/// for long pauses to end. None for one that is such a topic itself.
-fn companions(config: &Config, topic: &Topic, prefix: &TopicPrefix) -> Vec<Topic> {
-    let settings = config.subscriptions.values();
-    if settings
-        .clone()
-        .any(|it| it.dead_letter.covers(topic, prefix))
-    {
-        return Vec::new();
-    }
-    let of_one = settings.flat_map(|settings| {
-        let group = config.service.group_of(settings);
-        let delayed = settings.retry.delayed.iter().flat_map(move |delayed| {
-            let pauses = delayed.pauses.iter();
-            pauses.map(move |pause| delayed.topic.fill(topic, prefix, group, *pause))
-        });
-        delayed.chain(settings.dead_letter.topic(topic, prefix))
+/// The topics that go with those that are read: dead letters, and what waits for long pauses to end.
+fn companions(config: &Config, running: &[Running], named: &[(Text, Topic)]) -> Vec<(Text, Topic)> {
+    let idle = config.subscriptions.iter();
+    let idle = idle.filter(|(name, _)| running.iter().all(|it| it.name != **name));
+    let idle = idle.map(|(_, settings)| (config.service.group_of(settings), settings, named));
+    let running = running.iter();
+    let running = running.map(|it| (&it.group, &it.settings, &it.topics[..]));
+    let of_one = idle.chain(running).flat_map(|(group, settings, topics)| {
+        topics.iter().flat_map(move |(transport, topic)| {
+            let prefix = config.topic_prefix(transport);
+            let found = companions_of(topic, &prefix, group, settings);
+            found.into_iter().map(|it| (transport.clone(), it))
+        })
     });
     of_one.collect()
+}
+
+/// None for a topic that is such a one itself.
+fn companions_of(
+    topic: &Topic,
+    prefix: &TopicPrefix,
+    group: &str,
+    settings: &SubscriptionConfig,
+) -> Vec<Topic> {
+    if settings.dead_letter.covers(topic, prefix) {
+        return Vec::new();
+    }
+    let delayed = settings.retry.delayed.iter().flat_map(|delayed| {
+        let pauses = delayed.pauses.iter();
+        pauses.map(|pause| delayed.topic.fill(topic, prefix, group, *pause))
+    });
+    let letters = settings.dead_letter.topic(topic, prefix);
+    delayed.chain(letters).collect()
 }
 
 fn with_defaults(spec: &TopicSpec, config: &Config, topic: &Topic) -> TopicSpec {

@@ -101,6 +101,26 @@ async fn ensuring_makes_topics_as_they_are_declared_and_leaves_others() {
     assert!(plan.is_empty(), "{plan}");
 }
 
+async fn record(_: polybus::RawEvent) {}
+
+#[tokio::test]
+async fn a_subscription_that_runs_needs_what_goes_with_its_own_topics_alone() {
+    let bus = bus(CONFIG).await;
+    let mails = bus.subscribe("mails").group("post");
+    mails.on_pattern("user.*", record).start().await.unwrap();
+    let plan = bus.topics().plan().await.unwrap();
+    assert_eq!(
+        names(&plan),
+        [
+            "staging.audit",
+            "staging.deals.closed",
+            "staging.user-events",
+            "staging.user-events.dlq",
+            "staging.user-events.retry.post.1m",
+        ]
+    );
+}
+
 /// The plan of a config for topics that another config had made.
 async fn replanned(before: &str, after: &str) -> TopicPlan {
     let transport = polybus::memory::MemoryTransport::new();

@@ -1,9 +1,9 @@
 //! Topics as the config declares them: planned and applied, in memory and on real servers.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "topics/memory.rs"]
+#[path = "topic_plans/memory.rs"]
 mod memory;
-#[path = "topics/servers.rs"]
+#[path = "topic_plans/servers.rs"]
 mod servers;
 
 use polybus::{Bus, Config};

@@ -36,7 +36,7 @@ const DEALS: &str = "[topics.deals]\npartitions = 2\nreplication = 1\nretention 
     cleanup = \"delete\"\ncompression = \"zstd\"\nmax_message_size = \"2MiB\"\n\
     properties = { \"min.insync.replicas\" = 1 }\n";
 
-async fn deals(bus: &Bus) -> TopicDescription {
+async fn described(bus: &Bus) -> TopicDescription {
     let deals = bus.topics().describe("kafka", "deals").await.unwrap();
     deals.unwrap()
 }
@@ -53,7 +53,7 @@ async fn kafka_topics_are_made_and_changed_as_declared() {
     );
     plan.apply().await.unwrap();
     assert!(bus.topics().plan().await.unwrap().is_empty());
-    let deals = deals(&bus).await;
+    let deals = described(&bus).await;
     assert_eq!((deals.partitions, deals.replication), (2, Some(1)));
     assert_eq!(deals.settings.retention, Some(Limit::At(7 * DAY)));
     assert_eq!(deals.settings.max_message_size, Some(2 << 20));
@@ -74,7 +74,7 @@ async fn kafka_topics_are_made_and_changed_as_declared() {
     assert!(text.contains("partitions: 2 -> 4"), "{text}");
     assert!(text.contains("retention: 7d -> 30d"), "{text}");
     plan.apply().await.unwrap();
-    let deals = deals(&bus).await;
+    let deals = described(&bus).await;
     assert_eq!(deals.partitions, 4);
     assert_eq!(deals.settings.retention, Some(Limit::At(30 * DAY)));
     // What was not changed is as it was.
@@ -105,7 +105,7 @@ async fn kafka_topics_are_never_shrunk_and_replicas_never_moved() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let deals = deals(&bus).await;
+    let deals = described(&bus).await;
     assert_eq!(deals.partitions, 4, "nothing was done");
     assert_eq!(deals.settings.retention, Some(Limit::At(7 * DAY)));
 }
