@@ -19,6 +19,7 @@ use polybus_kafka::{KafkaPublisher, KafkaSubscriber, KafkaTransport};
 use polybus_test_support::{KafkaServer, unique_name};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::{Instant, timeout};
 
@@ -328,6 +329,46 @@ async fn lag_goes_to_zero_over_the_markers_of_transactions() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     member.close(deadline()).await.unwrap();
+}
+
+/// What a process that was killed leaves until the broker gives its transaction up, after longer
+/// than a question may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_told_while_a_transaction_over_the_group_is_undecided() {
+    let server = KafkaServer::shared().await;
+    let kafka = connect(server).await;
+    let topic = topic(&kafka, 1).await;
+    let publisher = kafka.publisher().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 0..10, 1)).await;
+    let group = unique_name("group");
+    let mut raw = ClientConfig::new();
+    raw.set("bootstrap.servers", server.brokers());
+    let member: BaseConsumer = raw.clone().set("group.id", &group).create().unwrap();
+    let producer: ThreadedProducer<DefaultProducerContext> = raw
+        .set("transactional.id", unique_name("killed"))
+        .create()
+        .unwrap();
+    tokio::task::spawn_blocking(move || {
+        let within = Duration::from_secs(20);
+        producer.init_transactions(within).unwrap();
+        producer.begin_transaction().unwrap();
+        let mut read = TopicPartitionList::new();
+        read.add_partition_offset(topic.name(), 0, Offset::Offset(4))
+            .unwrap();
+        let metadata = member.group_metadata().unwrap();
+        producer
+            .send_offsets_to_transaction(&read, &metadata, within)
+            .unwrap();
+        let lag = tokio::runtime::Handle::current()
+            .block_on(kafka.admin().lag(&group, std::slice::from_ref(&topic)));
+        assert_eq!(lag.unwrap()[0].waiting, 10);
+        producer.commit_transaction(within).unwrap();
+        let lag = tokio::runtime::Handle::current()
+            .block_on(kafka.admin().lag(&group, std::slice::from_ref(&topic)));
+        assert_eq!(lag.unwrap()[0].waiting, 6);
+    })
+    .await
+    .unwrap();
 }
 
 /// A publisher has a bounded number of producers, whatever the number of its callers.
