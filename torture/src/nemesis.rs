@@ -36,11 +36,15 @@ pub(crate) enum Fault {
     Rebalance,
     Rolling,
     Poison,
+    /// An event that ends every process that handles it.
+    Deadly,
     Malformed,
     OutOfMemory,
+    /// The server forgets everything.
+    Wipe,
 }
 
-const NAMES: [(&str, Fault); 25] = [
+const NAMES: [(&str, Fault); 27] = [
     ("kill", Fault::Kill),
     ("term", Fault::Term),
     ("stop", Fault::Stop),
@@ -67,8 +71,10 @@ const NAMES: [(&str, Fault); 25] = [
     ("rebalance", Fault::Rebalance),
     ("rolling", Fault::Rolling),
     ("poison", Fault::Poison),
+    ("deadly", Fault::Deadly),
     ("malformed", Fault::Malformed),
     ("oom", Fault::OutOfMemory),
+    ("wipe", Fault::Wipe),
 ];
 
 /// How long the network holds each piece back.
@@ -89,10 +95,13 @@ impl Fault {
         found.map_or("none", |(name, _)| name)
     }
 
-    /// Those that a kind of server can suffer.
+    /// Those that a kind of server can suffer, but for those that make it lose what it has.
     pub(crate) fn all(kind: Kind) -> Vec<Self> {
         let faults = NAMES.iter().map(|(_, fault)| *fault);
-        let possible = |fault: &Self| kind == Kind::Redis || *fault != Self::OutOfMemory;
+        let possible = |fault: &Self| match fault {
+            Self::OutOfMemory => kind == Kind::Redis,
+            fault => *fault != Self::Wipe,
+        };
         faults.filter(possible).collect()
     }
 
@@ -183,7 +192,9 @@ async fn strike(
         Fault::HalfOpen => stage.server.proxy.half_open(),
         Fault::Latency => stage.server.proxy.delay(LATENCY),
         Fault::OutOfMemory => stage.server.take_down(Down::Starved).await?,
+        Fault::Wipe => stage.server.wipe().await?,
         Fault::Poison => stage.poison().await?,
+        Fault::Deadly => stage.deadly().await?,
         Fault::Reset | Fault::BreakReply | Fault::LostReply | Fault::LostRequest => {
             again(stage, fault, over).await?;
         }

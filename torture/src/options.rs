@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::nemesis::Fault;
-use crate::task::{Kind, Mutant};
+use crate::task::{Durability, Kind, Mutant};
 
 pub(crate) const HELP: &str = "\
 usage: torture [run] [options]      breaks a bus of several processes, and judges it
@@ -21,11 +21,17 @@ usage: torture [run] [options]      breaks a bus of several processes, and judge
                             crash-before-effect crash-after-effect crash-before-ack crash-after-ack
                             crash-dead-letter broker-kill broker-stop broker-pause cut half-open
                             latency reset break-reply lost-reply lost-request rebalance rolling
-                            poison malformed oom (redis)
+                            poison deadly malformed
+                            on redis: oom wipe
   --consumers N             default: 3
   --keys N                  default: 50
   --rate N                  events a second; default: 500
   --partitions N            of the topic (kafka); default: 4
+  --idempotency on|off      each event is handled once; default: off
+  --copies on|off           handlers publish a copy of each event in one step with its
+                            acknowledgement (kafka); default: off
+  --durability always|everysec|none
+                            what the server keeps when it is killed (redis); default: always
   --window A-B              seconds of a fault; default: 10-20
   --heal N                  seconds after it; default: 10
   --directory DIR           where journals and the report go; default: target/torture/SEED
@@ -42,6 +48,9 @@ pub(crate) struct Options {
     pub(crate) keys: usize,
     pub(crate) rate: f64,
     pub(crate) partitions: u32,
+    pub(crate) idempotency: bool,
+    pub(crate) copies: bool,
+    pub(crate) durability: Durability,
     pub(crate) window: RangeInclusive<u64>,
     pub(crate) heal: Duration,
     /// How long the rest may take once nothing is broken any more.
@@ -62,6 +71,9 @@ impl Options {
             keys: 50,
             rate: 500.0,
             partitions: 4,
+            idempotency: false,
+            copies: false,
+            durability: Durability::Always,
             window: 10..=20,
             heal: Duration::from_secs(10),
             drain_within: Duration::from_secs(90),
@@ -86,10 +98,31 @@ impl Options {
                 .map(Fault::parse)
                 .collect::<Result<_, _>>()?,
         };
+        options.check()?;
         if options.directory.as_os_str().is_empty() {
             options.directory = PathBuf::from(format!("target/torture/{}", options.seed));
         }
         Ok(options)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        match self.kind {
+            Kind::Redis if self.copies => {
+                Err("--copies needs kafka: Redis has no exactly-once subscriptions".into())
+            }
+            Kind::Kafka if self.durability != Durability::Always => {
+                Err("--durability is for redis".into())
+            }
+            _ if self.copies && self.idempotency => {
+                Err("--copies and --idempotency are two ways to the same".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the server may lose what it answered for: then the loss is counted, and no fault.
+    pub(crate) fn may_lose(&self) -> bool {
+        self.durability != Durability::Always || self.faults.contains(&Fault::Wipe)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
@@ -108,6 +141,9 @@ impl Options {
             "--keys" => self.keys = value.parse()?,
             "--rate" => self.rate = value.parse()?,
             "--partitions" => self.partitions = value.parse()?,
+            "--idempotency" => self.idempotency = switch(value)?,
+            "--copies" => self.copies = switch(value)?,
+            "--durability" => self.durability = durability(value)?,
             "--window" => {
                 let (from, to) = value.split_once('-').ok_or("a window is as 10-20")?;
                 self.window = from.parse()?..=to.parse()?;
@@ -118,6 +154,23 @@ impl Options {
             other => return Err(format!("unknown option `{other}`; see --help").into()),
         }
         Ok(())
+    }
+}
+
+fn switch(value: &str) -> Result<bool, Failure> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("`{other}` is neither on nor off").into()),
+    }
+}
+
+fn durability(value: &str) -> Result<Durability, Failure> {
+    match value {
+        "always" => Ok(Durability::Always),
+        "everysec" => Ok(Durability::Everysec),
+        "none" => Ok(Durability::None),
+        other => Err(format!("there is no durability `{other}`; see --help").into()),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The server of a run, the proxy in front of it, and what is read of it past the bus.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use polybus_test_support::{KafkaServer, RedisServer, TcpProxy};
+use polybus_test_support::{KafkaServer, RedisOptions, RedisServer, TcpProxy};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -13,10 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::journal::Step;
-use crate::task::Kind;
+use crate::options::Options;
+use crate::task::{Durability, Kind};
 
 /// How long a question to the server may take.
 const ASK: Duration = Duration::from_secs(10);
+
+/// How long a transaction may stay open: its own timeout, and the pause between two looks of a broker.
+const DECIDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is not decided yet is read too.
+const UNCOMMITTED: &str = "read_uncommitted";
 
 /// How many entries of a stream are read at once.
 const PAGE: usize = 5_000;
@@ -26,6 +34,9 @@ const PAGE: usize = 5_000;
 pub(crate) struct Server {
     pub(crate) proxy: TcpProxy,
     backend: Backend,
+    /// Keeps which events were handled, where they are to be handled once.
+    store: Option<RedisServer>,
+    idempotency: bool,
     partitions: u32,
     down: Option<Down>,
 }
@@ -59,12 +70,18 @@ pub(crate) struct Record {
 }
 
 impl Server {
-    pub(crate) async fn start(kind: Kind, partitions: u32) -> Result<Self, Failure> {
+    pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
         let proxy = TcpProxy::start().await?;
-        let backend = match kind {
-            Kind::Kafka => Backend::Kafka(KafkaServer::start_behind(&proxy).await?),
+        let mut store = None;
+        let backend = match options.kind {
+            Kind::Kafka => {
+                if options.idempotency {
+                    store = Some(RedisServer::start().await?);
+                }
+                Backend::Kafka(KafkaServer::start_behind(&proxy).await?)
+            }
             Kind::Redis => {
-                let server = RedisServer::start().await?;
+                let server = start_redis(options.durability).await?;
                 proxy.set_server(server.url());
                 Backend::Redis(server)
             }
@@ -72,9 +89,29 @@ impl Server {
         Ok(Self {
             proxy,
             backend,
-            partitions,
+            store,
+            idempotency: options.idempotency,
+            partitions: options.partitions,
             down: None,
         })
+    }
+
+    /// Where it is kept which events were handled, if they are to be handled once.
+    pub(crate) fn store(&self) -> Option<String> {
+        let store = match &self.store {
+            Some(store) => store.url().to_owned(),
+            None => format!("redis://{}", self.proxy.address()),
+        };
+        self.idempotency.then_some(store)
+    }
+
+    /// Lets the server forget everything (Redis).
+    pub(crate) async fn wipe(&self) -> Result<(), Failure> {
+        if let Backend::Redis(server) = &self.backend {
+            let mut connection = connect(server).await?;
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
+        }
+        Ok(())
     }
 
     /// Where it is past the proxy, as `host:port`.
@@ -183,6 +220,16 @@ impl Server {
     }
 }
 
+async fn start_redis(durability: Durability) -> Result<RedisServer, Failure> {
+    let options = RedisOptions::new();
+    let options = match durability {
+        Durability::Always => options,
+        Durability::Everysec => options.line("appendfsync everysec"),
+        Durability::None => options.line("appendonly no"),
+    };
+    Ok(options.start().await?)
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -223,18 +270,19 @@ async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<
     Ok(Step::Acknowledged { last, pending, lag })
 }
 
-fn asking(brokers: &str, group: &str) -> Result<BaseConsumer, Failure> {
+fn asking(brokers: &str, group: &str, isolation: &str) -> Result<BaseConsumer, Failure> {
     let consumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", isolation)
         .create()?;
     Ok(consumer)
 }
 
 fn committed(brokers: &str, topic: &str, group: &str, partitions: u32) -> Result<Step, Failure> {
-    let consumer = asking(brokers, group)?;
+    let consumer = asking(brokers, group, UNCOMMITTED)?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions.cast_signed() {
         list.add_partition(topic, partition);
@@ -265,27 +313,30 @@ fn write_bare(brokers: &str, topic: &str, value: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is stored for good, once all is decided.
 fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
-    let consumer = asking(brokers, "judge")?;
+    let consumer = asking(brokers, "judge", "read_committed")?;
     let metadata = consumer.fetch_metadata(Some(topic), ASK)?;
     let partitions = metadata
         .topics()
         .first()
         .map_or(0, |it| it.partitions().len());
-    let (mut list, mut left) = (TopicPartitionList::new(), HashMap::new());
+    let mut list = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions)? {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK)?;
+        until_decided(brokers, topic, partition)?;
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
-        if high > low {
-            left.insert(partition, high);
-        }
     }
     consumer.assign(&list)?;
-    let mut records = Vec::new();
-    while !left.is_empty() {
-        let message = consumer
-            .poll(ASK)
-            .ok_or("the log can't be read to its end")??;
+    let (mut records, mut left) = (Vec::new(), partitions);
+    while left > 0 {
+        let message = match consumer.poll(ASK) {
+            None => return Err("the log can't be read to its end".into()),
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                left -= 1;
+                continue;
+            }
+            Some(message) => message?,
+        };
         let header = |name: &str| {
             let headers = message.headers()?;
             let found = headers.iter().find(|it| it.key == name)?;
@@ -300,12 +351,25 @@ fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
             ),
             time: u64::try_from(message.timestamp().to_millis().unwrap_or(0)).unwrap_or(0),
         });
-        let end = left.get(&message.partition());
-        if end.is_some_and(|end| message.offset() + 1 >= *end) {
-            left.remove(&message.partition());
-        }
     }
     Ok(records)
+}
+
+/// Waits until no transaction is open: what a killed process left is given up by the broker in time.
+fn until_decided(brokers: &str, topic: &str, partition: i32) -> Result<(), Failure> {
+    let end = |isolation| -> Result<i64, Failure> {
+        let (_, end) =
+            asking(brokers, "judge", isolation)?.fetch_watermarks(topic, partition, ASK)?;
+        Ok(end)
+    };
+    let late = Instant::now() + DECIDED_WITHIN;
+    while end("read_committed")? < end(UNCOMMITTED)? {
+        if Instant::now() > late {
+            return Err("a transaction is never decided".into());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, Failure> {
