@@ -113,7 +113,8 @@ async fn begin(task: &Task, worker: &Worker) -> polybus::Result<Bus> {
     let subscription = bus.subscribe("torture").state(worker);
     match task.copies {
         None => subscription.on_any(handle),
-        Some(_) => subscription.on_any(copy),
+        // Not what comes of them.
+        Some(_) => subscription.on_pattern("torture.*", copy),
     }
     .start()
     .await?;
