@@ -75,7 +75,7 @@ impl Stage {
         let task = Task {
             directory: options.directory.clone(),
             kind: options.kind,
-            address: server.proxy.address().to_string(),
+            address: server.address(),
             direct: server.direct(),
             topic: topic.clone(),
             store: server.store(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use polybus_test_support::{Request, Strike, Then};
+use polybus_test_support::{Request, Strike, TcpProxy, Then};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -161,6 +161,8 @@ async fn strike(
     random: &mut fastrand::Rng,
 ) -> Result<(), Failure> {
     let victim = random.usize(..stage.consumers.len());
+    // One node of several: leader of some partitions, and of some groups.
+    let node = random.usize(..stage.server.nodes());
     let consumer = &mut stage.consumers[victim];
     match fault {
         Fault::None => {}
@@ -185,18 +187,18 @@ async fn strike(
             stage.producer_down = true;
         }
         Fault::Crash(point) => crash(stage, victim, point, over).await?,
-        Fault::BrokerKill => stage.server.take_down(Down::Killed).await?,
-        Fault::BrokerStop => stage.server.take_down(Down::Stopped).await?,
-        Fault::BrokerPause => stage.server.take_down(Down::Paused).await?,
-        Fault::Cut => stage.server.proxy.cut(),
-        Fault::HalfOpen => stage.server.proxy.half_open(),
-        Fault::Latency => stage.server.proxy.delay(LATENCY),
-        Fault::OutOfMemory => stage.server.take_down(Down::Starved).await?,
+        Fault::BrokerKill => stage.server.take_down(Down::Killed, node).await?,
+        Fault::BrokerStop => stage.server.take_down(Down::Stopped, node).await?,
+        Fault::BrokerPause => stage.server.take_down(Down::Paused, node).await?,
+        Fault::Cut => stage.server.proxies.iter().for_each(TcpProxy::cut),
+        Fault::HalfOpen => stage.server.proxies[node].half_open(),
+        Fault::Latency => stage.server.proxies.iter().for_each(|it| it.delay(LATENCY)),
+        Fault::OutOfMemory => stage.server.take_down(Down::Starved, node).await?,
         Fault::Wipe => stage.server.wipe().await?,
         Fault::Poison => stage.poison().await?,
         Fault::Deadly => stage.deadly().await?,
         Fault::Reset | Fault::BreakReply | Fault::LostReply | Fault::LostRequest => {
-            again(stage, fault, over).await?;
+            again(stage, fault, node, over).await?;
         }
         Fault::Rebalance => rebalance(stage, over, random).await?,
         Fault::Rolling => rolling(stage).await?,
@@ -207,7 +209,7 @@ async fn strike(
 
 /// Ends everything that a window may have left broken.
 async fn heal(stage: &mut Stage) -> Result<(), Failure> {
-    stage.server.proxy.mend();
+    stage.server.proxies.iter().for_each(TcpProxy::mend);
     for victim in std::mem::take(&mut stage.halted) {
         stage.consumers[victim].signal(Signal::CONT);
     }
@@ -237,7 +239,7 @@ async fn crash(
 }
 
 /// Breaks the network again and again at a point of a conversation.
-async fn again(stage: &mut Stage, fault: Fault, over: Instant) -> Result<(), Failure> {
+async fn again(stage: &mut Stage, fault: Fault, node: usize, over: Instant) -> Result<(), Failure> {
     let request = match stage.kind {
         Kind::Kafka => Request::Kafka(0),
         Kind::Redis => Request::Containing(b"XADD"),
@@ -248,12 +250,12 @@ async fn again(stage: &mut Stage, fault: Fault, over: Instant) -> Result<(), Fai
             Fault::LostRequest => Strike::LoseRequest,
             Fault::BreakReply => Strike::BreakReply(6),
             _ => {
-                stage.server.proxy.reset();
+                stage.server.proxies[node].reset();
                 stage.watch_until(Instant::now() + BETWEEN).await?;
                 continue;
             }
         };
-        let struck = stage.server.proxy.strike(request, strike, Then::GoOn);
+        let struck = stage.server.proxies[node].strike(request, strike, Then::GoOn);
         // Nothing may be published just now.
         let _ = timeout(BETWEEN, struck.happened()).await;
         stage.watch_until(Instant::now() + BETWEEN).await?;

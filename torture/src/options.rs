@@ -32,6 +32,7 @@ usage: torture [run] [options]      breaks a bus of several processes, and judge
                             acknowledgement (kafka); default: off
   --durability always|everysec|none
                             what the server keeps when it is killed (redis); default: always
+  --brokers 1|3             nodes of the server (kafka); default: 1
   --window A-B              seconds of a fault; default: 10-20
   --heal N                  seconds after it; default: 10
   --directory DIR           where journals and the report go; default: target/torture/SEED
@@ -51,6 +52,7 @@ pub(crate) struct Options {
     pub(crate) idempotency: bool,
     pub(crate) copies: bool,
     pub(crate) durability: Durability,
+    pub(crate) brokers: usize,
     pub(crate) window: RangeInclusive<u64>,
     pub(crate) heal: Duration,
     /// How long the rest may take once nothing is broken any more.
@@ -74,6 +76,7 @@ impl Options {
             idempotency: false,
             copies: false,
             durability: Durability::Always,
+            brokers: 1,
             window: 10..=20,
             heal: Duration::from_secs(10),
             drain_within: Duration::from_secs(90),
@@ -110,6 +113,7 @@ impl Options {
             Kind::Redis if self.copies => {
                 Err("--copies needs kafka: Redis has no exactly-once subscriptions".into())
             }
+            Kind::Redis if self.brokers > 1 => Err("--brokers is for kafka".into()),
             Kind::Kafka if self.durability != Durability::Always => {
                 Err("--durability is for redis".into())
             }
@@ -143,6 +147,7 @@ impl Options {
             "--partitions" => self.partitions = value.parse()?,
             "--idempotency" => self.idempotency = switch(value)?,
             "--copies" => self.copies = switch(value)?,
+            "--brokers" => self.brokers = brokers(value)?,
             "--durability" => self.durability = durability(value)?,
             "--window" => {
                 let (from, to) = value.split_once('-').ok_or("a window is as 10-20")?;
@@ -162,6 +167,14 @@ fn switch(value: &str) -> Result<bool, Failure> {
         "on" => Ok(true),
         "off" => Ok(false),
         other => Err(format!("`{other}` is neither on nor off").into()),
+    }
+}
+
+fn brokers(value: &str) -> Result<usize, Failure> {
+    match value {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        other => Err(format!("{other} brokers: there can be 1 or 3").into()),
     }
 }
 

@@ -29,16 +29,18 @@ const UNCOMMITTED: &str = "read_uncommitted";
 /// How many entries of a stream are read at once.
 const PAGE: usize = 5_000;
 
-/// A server, and the proxy through which all processes reach it.
+/// A server, of one node or several, and the proxy in front of each through which all processes reach
+/// it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) proxy: TcpProxy,
+    pub(crate) proxies: Vec<TcpProxy>,
     backend: Backend,
     /// Keeps which events were handled, where they are to be handled once.
     store: Option<RedisServer>,
     idempotency: bool,
     partitions: u32,
-    down: Option<Down>,
+    /// How it is broken, and which node.
+    down: Option<(Down, usize)>,
 }
 
 /// How a server is broken.
@@ -52,7 +54,7 @@ pub(crate) enum Down {
 
 #[derive(Debug)]
 enum Backend {
-    Kafka(KafkaServer),
+    Kafka(Vec<KafkaServer>),
     Redis(RedisServer),
 }
 
@@ -71,23 +73,24 @@ pub(crate) struct Record {
 
 impl Server {
     pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
-        let proxy = TcpProxy::start().await?;
         let mut store = None;
-        let backend = match options.kind {
+        let (backend, proxies) = match options.kind {
             Kind::Kafka => {
                 if options.idempotency {
                     store = Some(RedisServer::start().await?);
                 }
-                Backend::Kafka(KafkaServer::start_behind(&proxy).await?)
+                let nodes = start_kafka(options.brokers).await?;
+                let (nodes, proxies) = nodes.into_iter().unzip();
+                (Backend::Kafka(nodes), proxies)
             }
             Kind::Redis => {
                 let server = start_redis(options.durability).await?;
-                proxy.set_server(server.url());
-                Backend::Redis(server)
+                let proxy = TcpProxy::in_front_of(server.url()).await?;
+                (Backend::Redis(server), vec![proxy])
             }
         };
         Ok(Self {
-            proxy,
+            proxies,
             backend,
             store,
             idempotency: options.idempotency,
@@ -96,11 +99,22 @@ impl Server {
         })
     }
 
+    /// How many nodes it has.
+    pub(crate) fn nodes(&self) -> usize {
+        self.proxies.len()
+    }
+
+    /// Where processes reach it: `host:port`, by commas.
+    pub(crate) fn address(&self) -> String {
+        let addresses = self.proxies.iter().map(|it| it.address().to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     /// Where it is kept which events were handled, if they are to be handled once.
     pub(crate) fn store(&self) -> Option<String> {
         let store = match &self.store {
             Some(store) => store.url().to_owned(),
-            None => format!("redis://{}", self.proxy.address()),
+            None => format!("redis://{}", self.address()),
         };
         self.idempotency.then_some(store)
     }
@@ -114,45 +128,50 @@ impl Server {
         Ok(())
     }
 
-    /// Where it is past the proxy, as `host:port`.
+    /// Where it is past the proxies: `host:port`, by commas.
     pub(crate) fn direct(&self) -> String {
         match &self.backend {
-            Backend::Kafka(server) => server.brokers().to_owned(),
+            Backend::Kafka(nodes) => {
+                let brokers = nodes.iter().map(KafkaServer::brokers);
+                brokers.collect::<Vec<_>>().join(",")
+            }
             Backend::Redis(server) => server.url().trim_start_matches("redis://").to_owned(),
         }
     }
 
     pub(crate) async fn create_topic(&self, topic: &str) -> Result<(), Failure> {
-        if let Backend::Kafka(server) = &self.backend {
-            server.create_topic(topic, self.partitions).await?;
+        if let Backend::Kafka(nodes) = &self.backend {
+            nodes[0].create_topic(topic, self.partitions).await?;
         }
         Ok(())
     }
 
-    /// Breaks the server until it is [restored](Self::restore).
-    pub(crate) async fn take_down(&mut self, down: Down) -> Result<(), Failure> {
-        self.down = Some(down);
+    /// Breaks a node until it is [restored](Self::restore).
+    pub(crate) async fn take_down(&mut self, down: Down, node: usize) -> Result<(), Failure> {
+        self.down = Some((down, node));
         match (&self.backend, down) {
-            (Backend::Kafka(server), Down::Killed) => server.kill().await?,
+            (Backend::Kafka(nodes), Down::Killed) => nodes[node].kill().await?,
             (Backend::Redis(server), Down::Killed) => server.kill().await?,
-            (Backend::Kafka(server), Down::Stopped) => server.stop().await?,
+            (Backend::Kafka(nodes), Down::Stopped) => nodes[node].stop().await?,
             (Backend::Redis(server), Down::Stopped) => server.stop().await?,
-            (Backend::Kafka(server), Down::Paused) => server.pause().await?,
+            (Backend::Kafka(nodes), Down::Paused) => nodes[node].pause().await?,
             (Backend::Redis(server), Down::Paused) => server.pause().await?,
             (_, Down::Starved) => self.starve(true).await?,
         }
         Ok(())
     }
 
-    /// Lets the server serve again, if it was broken.
+    /// Lets the node serve again, if one was broken.
     pub(crate) async fn restore(&mut self) -> Result<(), Failure> {
-        match (&self.backend, self.down.take()) {
-            (_, None) => {}
-            (_, Some(Down::Starved)) => self.starve(false).await?,
-            (Backend::Kafka(server), Some(Down::Paused)) => server.resume().await?,
-            (Backend::Redis(server), Some(Down::Paused)) => server.resume().await?,
-            (Backend::Kafka(server), Some(_)) => server.restart().await?,
-            (Backend::Redis(server), Some(_)) => server.restart().await?,
+        let Some((down, node)) = self.down.take() else {
+            return Ok(());
+        };
+        match (&self.backend, down) {
+            (_, Down::Starved) => self.starve(false).await?,
+            (Backend::Kafka(nodes), Down::Paused) => nodes[node].resume().await?,
+            (Backend::Redis(server), Down::Paused) => server.resume().await?,
+            (Backend::Kafka(nodes), _) => nodes[node].restart().await?,
+            (Backend::Redis(server), _) => server.restart().await?,
         }
         Ok(())
     }
@@ -180,12 +199,8 @@ impl Server {
                     .exec_async(&mut connection)
                     .await?;
             }
-            Backend::Kafka(server) => {
-                let (brokers, topic, value) = (
-                    server.brokers().to_owned(),
-                    topic.to_owned(),
-                    value.to_owned(),
-                );
+            Backend::Kafka(_) => {
+                let (brokers, topic, value) = (self.direct(), topic.to_owned(), value.to_owned());
                 blocking(move || write_bare(&brokers, &topic, &value)).await?;
             }
         }
@@ -196,12 +211,8 @@ impl Server {
     pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Step, Failure> {
         match &self.backend {
             Backend::Redis(server) => acknowledged(server, topic, group).await,
-            Backend::Kafka(server) => {
-                let (brokers, topic, group) = (
-                    server.brokers().to_owned(),
-                    topic.to_owned(),
-                    group.to_owned(),
-                );
+            Backend::Kafka(_) => {
+                let (brokers, topic, group) = (self.direct(), topic.to_owned(), group.to_owned());
                 let partitions = self.partitions;
                 blocking(move || committed(&brokers, &topic, &group, partitions)).await
             }
@@ -212,12 +223,20 @@ impl Server {
     pub(crate) async fn read(&self, topic: &str) -> Result<Vec<Record>, Failure> {
         match &self.backend {
             Backend::Redis(server) => read_stream(server, topic).await,
-            Backend::Kafka(server) => {
-                let (brokers, topic) = (server.brokers().to_owned(), topic.to_owned());
+            Backend::Kafka(_) => {
+                let (brokers, topic) = (self.direct(), topic.to_owned());
                 blocking(move || read_topic(&brokers, &topic)).await
             }
         }
     }
+}
+
+async fn start_kafka(nodes: usize) -> Result<Vec<(KafkaServer, TcpProxy)>, Failure> {
+    if nodes > 1 {
+        return Ok(KafkaServer::start_cluster().await?);
+    }
+    let proxy = TcpProxy::start().await?;
+    Ok(vec![(KafkaServer::start_behind(&proxy).await?, proxy)])
 }
 
 async fn start_redis(durability: Durability) -> Result<RedisServer, Failure> {

@@ -180,10 +180,11 @@ impl Task {
         match self.kind {
             Kind::Redis => redis(&format!("redis://{address}")),
             Kind::Kafka => {
+                let brokers = address.replace(',', "', '");
                 // A transaction that a killed process left is given up after this long.
                 let deadline = if self.copies.is_some() { 5 } else { 20 };
                 format!(
-                    "kind = 'kafka'\nbrokers = ['{address}']\nconnect_deadline = '5s'\n\
+                    "kind = 'kafka'\nbrokers = ['{brokers}']\nconnect_deadline = '5s'\n\
                      delivery_deadline = '{deadline}s'\nsession_timeout = '6s'\n\
                      commit_interval = '200ms'\ndrain_deadline = '5s'"
                 )
