@@ -105,6 +105,15 @@ impl Fault {
         faults.filter(possible).collect()
     }
 
+    /// Whether it breaks the network.
+    pub(crate) fn needs_proxy(self) -> bool {
+        use Fault::{BreakReply, Cut, HalfOpen, Latency, LostReply, LostRequest, Reset};
+        matches!(
+            self,
+            Cut | HalfOpen | Latency | Reset | BreakReply | LostReply | LostRequest
+        )
+    }
+
     /// Whether it may not lead to a duplicate.
     pub(crate) fn is_clean(name: &str) -> bool {
         let clean = [

@@ -32,6 +32,7 @@ usage: torture [run] [options]      breaks a bus of several processes, and judge
                             acknowledgement (kafka); default: off
   --durability always|everysec|none
                             what the server keeps when it is killed (redis); default: always
+  --sentinels on|off        a primary, a replica and three sentinels (redis); default: off
   --brokers 1|3             nodes of the server (kafka); default: 1
   --window A-B              seconds of a fault; default: 10-20
   --heal N                  seconds after it; default: 10
@@ -53,6 +54,7 @@ pub(crate) struct Options {
     pub(crate) copies: bool,
     pub(crate) durability: Durability,
     pub(crate) brokers: usize,
+    pub(crate) sentinels: bool,
     pub(crate) window: RangeInclusive<u64>,
     pub(crate) heal: Duration,
     /// How long the rest may take once nothing is broken any more.
@@ -77,6 +79,7 @@ impl Options {
             copies: false,
             durability: Durability::Always,
             brokers: 1,
+            sentinels: false,
             window: 10..=20,
             heal: Duration::from_secs(10),
             drain_within: Duration::from_secs(90),
@@ -94,7 +97,10 @@ impl Options {
             }
         }
         options.faults = match faults {
-            None => Fault::all(options.kind),
+            None => Fault::all(options.kind)
+                .into_iter()
+                .filter(|fault| !(options.sentinels && fault.needs_proxy()))
+                .collect(),
             Some("none") => Vec::new(),
             Some(list) => list
                 .split(',')
@@ -109,7 +115,11 @@ impl Options {
     }
 
     fn check(&self) -> Result<(), Failure> {
+        if self.sentinels && self.faults.iter().any(|fault| fault.needs_proxy()) {
+            return Err("sentinels send clients past the proxy: no faults of the network".into());
+        }
         match self.kind {
+            Kind::Kafka if self.sentinels => Err("--sentinels is for redis".into()),
             Kind::Redis if self.copies => {
                 Err("--copies needs kafka: Redis has no exactly-once subscriptions".into())
             }
@@ -126,7 +136,9 @@ impl Options {
 
     /// Whether the server may lose what it answered for: then the loss is counted, and no fault.
     pub(crate) fn may_lose(&self) -> bool {
-        self.durability != Durability::Always || self.faults.contains(&Fault::Wipe)
+        self.durability != Durability::Always
+            || self.sentinels
+            || self.faults.contains(&Fault::Wipe)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
@@ -147,6 +159,7 @@ impl Options {
             "--partitions" => self.partitions = value.parse()?,
             "--idempotency" => self.idempotency = switch(value)?,
             "--copies" => self.copies = switch(value)?,
+            "--sentinels" => self.sentinels = switch(value)?,
             "--brokers" => self.brokers = brokers(value)?,
             "--durability" => self.durability = durability(value)?,
             "--window" => {

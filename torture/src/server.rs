@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use polybus_test_support::{KafkaServer, RedisOptions, RedisServer, TcpProxy};
+use polybus_test_support::{KafkaServer, RedisOptions, RedisSentinels, RedisServer, TcpProxy};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -56,6 +56,7 @@ pub(crate) enum Down {
 enum Backend {
     Kafka(Vec<KafkaServer>),
     Redis(RedisServer),
+    Sentinels(RedisSentinels),
 }
 
 /// A record of the log.
@@ -83,6 +84,10 @@ impl Server {
                 let (nodes, proxies) = nodes.into_iter().unzip();
                 (Backend::Kafka(nodes), proxies)
             }
+            Kind::Redis if options.sentinels => (
+                Backend::Sentinels(RedisSentinels::start().await?),
+                Vec::new(),
+            ),
             Kind::Redis => {
                 let server = start_redis(options.durability).await?;
                 let proxy = TcpProxy::in_front_of(server.url()).await?;
@@ -101,11 +106,14 @@ impl Server {
 
     /// How many nodes it has.
     pub(crate) fn nodes(&self) -> usize {
-        self.proxies.len()
+        self.proxies.len().max(1)
     }
 
-    /// Where processes reach it: `host:port`, by commas.
+    /// Where processes reach it: `host:port`, or the URLs of sentinels, by commas.
     pub(crate) fn address(&self) -> String {
+        if let Backend::Sentinels(servers) = &self.backend {
+            return servers.urls().join(",");
+        }
         let addresses = self.proxies.iter().map(|it| it.address().to_string());
         addresses.collect::<Vec<_>>().join(",")
     }
@@ -121,7 +129,7 @@ impl Server {
 
     /// Lets the server forget everything (Redis).
     pub(crate) async fn wipe(&self) -> Result<(), Failure> {
-        if let Backend::Redis(server) = &self.backend {
+        if let Some(server) = self.redis().await? {
             let mut connection = connect(server).await?;
             redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
         }
@@ -136,6 +144,17 @@ impl Server {
                 brokers.collect::<Vec<_>>().join(",")
             }
             Backend::Redis(server) => server.url().trim_start_matches("redis://").to_owned(),
+            // Of two, whichever is the primary: nobody asks.
+            Backend::Sentinels(_) => String::new(),
+        }
+    }
+
+    /// The Redis that takes writes, if it is Redis.
+    async fn redis(&self) -> Result<Option<&RedisServer>, Failure> {
+        match &self.backend {
+            Backend::Kafka(_) => Ok(None),
+            Backend::Redis(server) => Ok(Some(server)),
+            Backend::Sentinels(servers) => primary(servers).await.map(Some),
         }
     }
 
@@ -146,40 +165,46 @@ impl Server {
         Ok(())
     }
 
-    /// Breaks a node until it is [restored](Self::restore).
+    /// Breaks a node until it is [restored](Self::restore); of two Redis, the one that takes writes.
     pub(crate) async fn take_down(&mut self, down: Down, node: usize) -> Result<(), Failure> {
+        let node = match &self.backend {
+            Backend::Sentinels(servers) => {
+                usize::from(!std::ptr::eq(primary(servers).await?, servers.primary()))
+            }
+            _ => node,
+        };
         self.down = Some((down, node));
-        match (&self.backend, down) {
-            (Backend::Kafka(nodes), Down::Killed) => nodes[node].kill().await?,
-            (Backend::Redis(server), Down::Killed) => server.kill().await?,
-            (Backend::Kafka(nodes), Down::Stopped) => nodes[node].stop().await?,
-            (Backend::Redis(server), Down::Stopped) => server.stop().await?,
-            (Backend::Kafka(nodes), Down::Paused) => nodes[node].pause().await?,
-            (Backend::Redis(server), Down::Paused) => server.pause().await?,
-            (_, Down::Starved) => self.starve(true).await?,
+        match down {
+            Down::Killed => self.node(node).kill().await,
+            Down::Stopped => self.node(node).stop().await,
+            Down::Paused => self.node(node).pause().await,
+            Down::Starved => self.starve(true).await,
         }
-        Ok(())
     }
 
     /// Lets the node serve again, if one was broken.
     pub(crate) async fn restore(&mut self) -> Result<(), Failure> {
-        let Some((down, node)) = self.down.take() else {
-            return Ok(());
-        };
-        match (&self.backend, down) {
-            (_, Down::Starved) => self.starve(false).await?,
-            (Backend::Kafka(nodes), Down::Paused) => nodes[node].resume().await?,
-            (Backend::Redis(server), Down::Paused) => server.resume().await?,
-            (Backend::Kafka(nodes), _) => nodes[node].restart().await?,
-            (Backend::Redis(server), _) => server.restart().await?,
+        match self.down.take() {
+            None => Ok(()),
+            Some((Down::Starved, _)) => self.starve(false).await,
+            Some((Down::Paused, node)) => self.node(node).resume().await,
+            Some((Down::Killed | Down::Stopped, node)) => self.node(node).restart().await,
         }
-        Ok(())
+    }
+
+    fn node(&self, node: usize) -> Node<'_> {
+        match &self.backend {
+            Backend::Kafka(nodes) => Node::Kafka(&nodes[node]),
+            Backend::Redis(server) => Node::Redis(server),
+            Backend::Sentinels(servers) if node == 0 => Node::Redis(servers.primary()),
+            Backend::Sentinels(servers) => Node::Redis(servers.replica()),
+        }
     }
 
     /// Lets the server have no memory left for events, or as much as it wants (Redis).
     async fn starve(&self, starve: bool) -> Result<(), Failure> {
         let memory = if starve { "1mb" } else { "0" };
-        if let Backend::Redis(server) = &self.backend {
+        if let Some(server) = self.redis().await? {
             let mut connection = connect(server).await?;
             redis::cmd("CONFIG")
                 .arg(&["SET", "maxmemory", memory])
@@ -191,44 +216,105 @@ impl Server {
 
     /// Writes a record that is no event.
     pub(crate) async fn write_malformed(&self, topic: &str, value: &str) -> Result<(), Failure> {
-        match &self.backend {
-            Backend::Redis(server) => {
-                let mut connection = connect(server).await?;
-                redis::cmd("XADD")
-                    .arg(&[topic, "*", "ce", "{", "data", value])
-                    .exec_async(&mut connection)
-                    .await?;
-            }
-            Backend::Kafka(_) => {
-                let (brokers, topic, value) = (self.direct(), topic.to_owned(), value.to_owned());
-                blocking(move || write_bare(&brokers, &topic, &value)).await?;
-            }
+        if let Some(server) = self.redis().await? {
+            let mut connection = connect(server).await?;
+            let entry = [topic, "*", "ce", "{", "data", value];
+            redis::cmd("XADD")
+                .arg(&entry)
+                .exec_async(&mut connection)
+                .await?;
+            return Ok(());
         }
-        Ok(())
+        let (brokers, topic, value) = (self.direct(), topic.to_owned(), value.to_owned());
+        blocking(move || write_bare(&brokers, &topic, &value)).await
     }
 
     /// What the group is done with.
     pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Step, Failure> {
-        match &self.backend {
-            Backend::Redis(server) => acknowledged(server, topic, group).await,
-            Backend::Kafka(_) => {
-                let (brokers, topic, group) = (self.direct(), topic.to_owned(), group.to_owned());
-                let partitions = self.partitions;
-                blocking(move || committed(&brokers, &topic, &group, partitions)).await
-            }
+        if let Some(server) = self.redis().await? {
+            return acknowledged(server, topic, group).await;
         }
+        let (brokers, topic, group) = (self.direct(), topic.to_owned(), group.to_owned());
+        let partitions = self.partitions;
+        blocking(move || committed(&brokers, &topic, &group, partitions)).await
     }
 
     /// Every record of a topic, in order; none of one that does not exist.
     pub(crate) async fn read(&self, topic: &str) -> Result<Vec<Record>, Failure> {
-        match &self.backend {
-            Backend::Redis(server) => read_stream(server, topic).await,
-            Backend::Kafka(_) => {
-                let (brokers, topic) = (self.direct(), topic.to_owned());
-                blocking(move || read_topic(&brokers, &topic)).await
-            }
+        if let Some(server) = self.redis().await? {
+            return read_stream(server, topic).await;
+        }
+        let (brokers, topic) = (self.direct(), topic.to_owned());
+        blocking(move || read_topic(&brokers, &topic)).await
+    }
+}
+
+/// A node of a server.
+enum Node<'a> {
+    Kafka(&'a KafkaServer),
+    Redis(&'a RedisServer),
+}
+
+impl Node<'_> {
+    async fn kill(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.kill().await?),
+            Self::Redis(server) => Ok(server.kill().await?),
         }
     }
+
+    async fn stop(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.stop().await?),
+            Self::Redis(server) => Ok(server.stop().await?),
+        }
+    }
+
+    async fn pause(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.pause().await?),
+            Self::Redis(server) => Ok(server.pause().await?),
+        }
+    }
+
+    async fn resume(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.resume().await?),
+            Self::Redis(server) => Ok(server.resume().await?),
+        }
+    }
+
+    async fn restart(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.restart().await?),
+            Self::Redis(server) => Ok(server.restart().await?),
+        }
+    }
+}
+
+/// The one of two that the sentinels say takes writes.
+async fn primary(servers: &RedisSentinels) -> Result<&RedisServer, Failure> {
+    let mut last = Failure::from("there is no sentinel");
+    for url in servers.urls() {
+        match primary_by(&url).await {
+            Ok(port) => {
+                let is = |it: &&RedisServer| it.url().ends_with(&format!(":{port}"));
+                let found = [servers.primary(), servers.replica()].into_iter().find(is);
+                return found.ok_or_else(|| "the sentinels tell of a stranger".into());
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn primary_by(sentinel: &str) -> Result<u16, Failure> {
+    let mut connection = connect_to(sentinel).await?;
+    let (_, port): (String, u16) = redis::cmd("SENTINEL")
+        .arg(&["get-master-addr-by-name", RedisSentinels::MASTER])
+        .query_async(&mut connection)
+        .await?;
+    Ok(port)
 }
 
 async fn start_kafka(nodes: usize) -> Result<Vec<(KafkaServer, TcpProxy)>, Failure> {
@@ -256,7 +342,11 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn connect(server: &RedisServer) -> Result<redis::aio::MultiplexedConnection, Failure> {
-    let client = redis::Client::open(server.url())?;
+    connect_to(server.url()).await
+}
+
+async fn connect_to(url: &str) -> Result<redis::aio::MultiplexedConnection, Failure> {
+    let client = redis::Client::open(url)?;
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(ASK));
     Ok(client
         .get_multiplexed_async_connection_with_config(&config)

@@ -115,7 +115,7 @@ impl Mutant {
 pub(crate) struct Task {
     pub(crate) directory: PathBuf,
     pub(crate) kind: Kind,
-    /// Where the server is reached.
+    /// Where the server is reached: `host:port`, by commas; of a Redis that sentinels watch, their URLs.
     pub(crate) address: String,
     /// Where the server is, past the proxy.
     pub(crate) direct: String,
@@ -178,7 +178,12 @@ impl Task {
     fn server(&self) -> String {
         let address = &self.address;
         match self.kind {
-            Kind::Redis => redis(&format!("redis://{address}")),
+            Kind::Redis if address.contains("//") => {
+                let sentinels = address.replace(',', "', '");
+                let master = polybus_test_support::RedisSentinels::MASTER;
+                redis(&format!("sentinels = ['{sentinels}']\nmaster = '{master}'"))
+            }
+            Kind::Redis => redis(&format!("url = 'redis://{address}'")),
             Kind::Kafka => {
                 let brokers = address.replace(',', "', '");
                 // A transaction that a killed process left is given up after this long.
@@ -202,7 +207,10 @@ impl Task {
             };
             more += &format!("idempotency = {{ store = '{name}', lease = '3s', retain = '2h' }}\n");
             if self.kind == Kind::Kafka {
-                more += &format!("[transports.store]\n{}\n", redis(store));
+                more += &format!(
+                    "[transports.store]\n{}\n",
+                    redis(&format!("url = '{store}'"))
+                );
             }
         }
         if let Some(copies) = &self.copies {
@@ -214,9 +222,9 @@ impl Task {
     }
 }
 
-fn redis(url: &str) -> String {
+fn redis(place: &str) -> String {
     format!(
-        "kind = 'redis-streams'\nurl = '{url}'\nconnect_deadline = '2s'\n\
+        "kind = 'redis-streams'\n{place}\nconnect_deadline = '2s'\n\
          delivery_deadline = '10s'\noperation_deadline = '3s'\nblock = '500ms'\n\
          claim_interval = '1s'"
     )
