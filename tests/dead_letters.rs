@@ -35,7 +35,9 @@ async fn test_bus(settings: &str) -> TestBus {
         transport = "two"
         topic = "mails"
         [subscriptions.mailer]
-        retry = {{ max_attempts = 2, base = "1s", max = "1s" }}
+        retry.max_attempts = 2
+        retry.base = "1s"
+        retry.max = "1s"
         {settings}
         "#
     );

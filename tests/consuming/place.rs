@@ -15,6 +15,9 @@ use tokio::time::{sleep, timeout};
 /// How long what is expected may take on a machine that is busy with everything else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// All of them. What is in memory belongs to one bus.
+pub(crate) const EVERYWHERE: [&str; 3] = ["memory", "redis", "kafka"];
+
 pub(crate) const TRANSPORTS: [&str; 2] = ["redis", "kafka"];
 
 #[derive(Event, Serialize, Deserialize, Clone, Debug)]
@@ -39,6 +42,7 @@ impl Place {
     pub(crate) async fn shared(transport: &'static str, settings: &str) -> Self {
         let url = match transport {
             "redis" => RedisServer::shared().await.url().to_owned(),
+            "memory" => String::new(),
             _ => KafkaServer::shared().await.brokers().to_owned(),
         };
         Self::on(transport, &url, settings).await
@@ -49,6 +53,7 @@ impl Place {
         let (topic, group) = (unique_name("work"), unique_name("workers"));
         let section = match transport {
             "redis" => format!("kind = 'redis-streams'\nurl = '{url}'\n"),
+            "memory" => "kind = 'memory'\n".to_owned(),
             _ => format!(
                 "kind = 'kafka'\nbrokers = ['{url}']\nsession_timeout = '6s'\n\
                  properties = {{ 'max.poll.interval.ms' = 6000 }}\n"

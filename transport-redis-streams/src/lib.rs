@@ -15,6 +15,7 @@ mod held;
 mod idempotency;
 mod inbox;
 mod member;
+mod presence;
 mod publisher;
 mod reader;
 mod readers;
