@@ -1,6 +1,9 @@
 //! When failed events are tried again: by class of error, in the lane, and outside of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "shared/accounts.rs"]
+mod accounts;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,33 +11,15 @@ use std::time::Duration;
 use polybus::testing::{Progress, TestBus};
 use polybus::transport::{Admin, Outgoing, Publisher, Transport};
 use polybus::{
-    Bus, Config, Context, ErrorClass, Event, FailureKind, RawEvent, Retryable, State, Topic,
-    Verdict,
+    Bus, Context, ErrorClass, Event, FailureKind, RawEvent, Retryable, State, Topic, Verdict,
 };
 use tokio::time::Instant;
+
+use self::accounts::test_bus;
 
 const DELAYED: &str = r#"
     retry = { max_attempts = 5, base = "1s", max = "2s", delayed = { pauses = ["1m", "10m"], after_attempts = 2 } }
 "#;
-
-async fn test_bus(settings: &str) -> TestBus {
-    let config = format!(
-        r#"
-        [service]
-        name = "accounts"
-        [transports.one]
-        kind = "memory"
-        [[routes]]
-        pattern = "user.*"
-        transport = "one"
-        topic = "users"
-        [subscriptions.mailer]
-        {settings}
-        "#
-    );
-    let config = Config::parse(&config, "test.toml").unwrap();
-    TestBus::on(Bus::builder().config(config)).await.unwrap()
-}
 
 async fn publish(bus: &Bus, id: &str, key: &str) {
     bus.publish(Event::builder("user.created").key(key).id(id))

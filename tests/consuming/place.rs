@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use polybus::transport::{Delivery, Settlement, Settler, Subscriber, Subscription, Transport};
-use polybus::{Bus, Config, Event, Headers, Outcome, Topic};
+use polybus::transport::{
+    Delivery, Settlement, Settler, Subscriber, Subscription as Membership, Transport,
+};
+use polybus::{Bus, Config, Event, Handler, Headers, Outcome, Subscription, Topic};
 use polybus_test_support::{KafkaServer, RedisServer, unique_name};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -76,21 +78,17 @@ impl Place {
         place
     }
 
-    /// The same place for a member with other settings.
-    pub(crate) fn with(&self, from: &str, to: &str) -> Self {
-        assert!(self.text.contains(from), "{}", self.text);
-        Self {
-            text: self.text.replace(from, to),
-            ..self.clone()
-        }
-    }
-
-    /// A bus, with its topic made.
+    /// A bus, with its topics made.
     pub(crate) async fn bus(&self) -> Bus {
-        let config = Config::parse(&self.text, "polybus.toml").unwrap();
-        let bus = Bus::builder().config(config).build().await.unwrap();
+        let bus = self.connect().await;
         bus.topics().ensure().await.unwrap();
         bus
+    }
+
+    /// A bus.
+    pub(crate) async fn connect(&self) -> Bus {
+        let config = Config::parse(&self.text, "polybus.toml").unwrap();
+        Bus::builder().config(config).build().await.unwrap()
     }
 
     pub(crate) async fn close(&self, bus: Bus) {
@@ -127,8 +125,7 @@ impl Place {
             {
                 sleep(Duration::from_millis(50)).await;
             }
-            let membership =
-                Subscription::new(unique_name("judge"), [Topic::new(topic.to_owned())]);
+            let membership = Membership::new(unique_name("judge"), [Topic::new(topic.to_owned())]);
             let transport = bus.transport(self.transport).unwrap();
             let mut subscriber = transport.subscribe(membership).await.unwrap();
             let settler = subscriber.settler();
@@ -152,6 +149,30 @@ impl Place {
     pub(crate) async fn dead_letters(&self, bus: &Bus, count: usize) -> Vec<Delivery> {
         self.read(bus, &format!("{}.dlq", self.topic), count).await
     }
+}
+
+/// Starts the subscription of a place.
+pub(crate) async fn subscribe<Args: 'static, S: Clone + Send + Sync + 'static>(
+    bus: &Bus,
+    state: S,
+    handler: impl Handler<Args, S>,
+) -> Subscription {
+    let subscription = bus.subscribe("s").state(state).on(handler);
+    subscription.start().await.unwrap()
+}
+
+/// Waits until the subscription's status says what went wrong, and returns it.
+pub(crate) async fn wait_for_error(subscription: &Subscription) -> String {
+    let failing = async {
+        loop {
+            if let Some(error) = subscription.status().last_error {
+                return error.message;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(PATIENCE, failing).await;
+    waited.expect("an error in the status")
 }
 
 /// A header of a dead letter as text.

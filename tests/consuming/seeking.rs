@@ -9,7 +9,7 @@ use polybus::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::place::{EVERYWHERE, Handled, PATIENCE, Place, Work, publish};
+use super::place::{EVERYWHERE, Handled, PATIENCE, Place, Work, publish, subscribe};
 
 const KEYS: usize = 3;
 
@@ -19,8 +19,7 @@ async fn handle(Payload(work): Payload<Work>, State(handled): State<Handled>) {
 
 async fn start(bus: &Bus) -> (Subscription, Handled) {
     let handled = Handled::default();
-    let subscription = bus.subscribe("s").state(handled.clone()).on(handle);
-    (subscription.start().await.unwrap(), handled)
+    (subscribe(bus, handled.clone(), handle).await, handled)
 }
 
 /// Each key saw the numbers, and then the others, each once and in their order.
@@ -130,8 +129,7 @@ async fn what_a_handler_has_at_a_seek_is_abandoned_when_its_time_is_up_and_comes
         let place = Place::shared(transport, "").await;
         let bus = place.bus().await;
         let handled = Handled::default();
-        let subscription = bus.subscribe("s").state(handled.clone()).on(hang_once);
-        let subscription = subscription.start().await.unwrap();
+        let subscription = subscribe(&bus, handled.clone(), hang_once).await;
         publish(&bus, 1, 0..3).await;
         handled.wait_for(1).await;
         let seek = subscription.seek(Start::Beginning, "1s");
