@@ -68,6 +68,7 @@ struct Breakable {
 #[derive(Default)]
 struct Breaks {
     breaks: Notify,
+    stays: AtomicBool,
     refuses: AtomicBool,
     joined: AtomicUsize,
 }
@@ -113,7 +114,9 @@ impl Transport for Breakable {
     type Admin = DynAdmin;
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        capabilities.reset &= !self.state.stays.load(Ordering::SeqCst);
+        capabilities
     }
 
     async fn publisher(&self) -> Result<DynPublisher> {
@@ -263,6 +266,18 @@ async fn a_subscription_that_can_not_join_again_after_a_seek_fails_or_starts_aga
         let again = sub.seek(Start::Now, "10s").await;
         assert_eq!(again.is_ok(), twice, "{again:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_on_a_transport_that_can_not_move_groups_is_refused_and_stops_nothing() {
+    let transport = Breakable::new();
+    transport.state.stays.store(true, Ordering::SeqCst);
+    let bus = transport.bus("").await;
+    let (sub, _) = start(&bus).await;
+    let error = sub.seek(Start::Beginning, "10s").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.transport(), Some("local"));
+    assert_eq!(transport.joined(), 1, "it never left");
 }
 
 #[tokio::test(start_paused = true)]
