@@ -54,7 +54,8 @@ impl Topics {
 
     /// Creates the topics of a [plan](Self::plan) that do not exist yet, and leaves the others as they
     /// are. Topics of a template that depends on the event's type are not known here;
-    /// [`create`](Self::create) makes them.
+    /// [`create`](Self::create) makes them. So services that may not create topics find all that they
+    /// need.
     ///
     /// # Errors
     ///

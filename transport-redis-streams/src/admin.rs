@@ -1,5 +1,6 @@
 mod browse;
 mod manage;
+mod reset;
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use polybus_core::event::EventId;
 use polybus_core::topic::TopicSetting;
-use polybus_core::transport::{Admin, Delivery, Lag, Position, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::time::Instant;
 
@@ -211,6 +212,10 @@ impl Admin for RedisAdmin {
             lags.push(lag.map_err(|error| error.with_topic(topic.name()))?);
         }
         Ok(lags)
+    }
+
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        self.move_group(group, topics, to).await
     }
 
     async fn health(&self) -> Result<()> {
