@@ -73,6 +73,7 @@ mod signal;
 mod status;
 mod stores;
 mod subscription;
+mod takes;
 pub mod testing;
 mod topic_plan;
 mod topics;

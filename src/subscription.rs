@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Inner};
 use crate::config::{OnFailure, SubscriptionConfig};
-use crate::event::Contract;
 use crate::handler::{
     BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder, Retryable,
 };
@@ -22,9 +21,10 @@ use crate::runtime::{
 };
 use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::stores::InCode;
+use crate::takes::Takes;
 use crate::time::IntoDuration;
 use crate::transport::{DynAdmin, Start, Transport};
-use crate::{Error, ErrorKind, Pattern, Result, Text, Topic};
+use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
 ///
@@ -514,18 +514,6 @@ pub(crate) struct SubscriptionTask {
     pub(crate) topics: Vec<(Text, Text)>,
     pub(crate) takes: Takes,
     task: Task,
-}
-
-/// What a subscription handles.
-#[derive(Debug, Clone)]
-pub(crate) struct Takes {
-    /// The types of its typed handlers.
-    #[cfg_attr(not(feature = "asyncapi"), allow(dead_code, reason = "for documents"))]
-    pub(crate) contracts: Vec<Contract>,
-    /// Event types and patterns.
-    #[cfg_attr(not(feature = "asyncapi"), allow(dead_code, reason = "for documents"))]
-    pub(crate) interests: Vec<Pattern>,
-    pub(crate) settings: SubscriptionConfig,
 }
 
 /// Ends with the bus that owns it.

@@ -36,8 +36,8 @@ impl Config {
     /// | `REDIS_PASSWORD` | its password |
     ///
     /// One that is empty counts as unset. Anything else is set, and overridden, by variables
-    /// [`POLYBUS__section__key`](self#the-environment); `POLYBUS__profile` chooses a
-    /// [profile](self#profiles).
+    /// [`POLYBUS__section__key`](crate::config#the-environment); `POLYBUS__profile` chooses a
+    /// [profile](crate::config#profiles).
     ///
     /// With one transport every event travels on it, in a topic of its type's name. Routes are
     /// added in code, and with both transports they have to be.
