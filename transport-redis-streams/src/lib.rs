@@ -17,6 +17,7 @@ mod inbox;
 mod line;
 mod member;
 mod packed;
+mod presence;
 mod publisher;
 mod reader;
 mod readers;
