@@ -9,6 +9,9 @@ use polybus_test_support::{
 
 use crate::faults::{Ledger, bus, in_time, named, other, stream_over, try_bus};
 
+/// How long an answer of the server itself may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const XADD: Request = Request::Containing(b"XADD");
 
 /// The section of a server, with short deadlines.
@@ -27,8 +30,11 @@ struct Raw(redis::aio::MultiplexedConnection);
 
 impl Raw {
     async fn connect(server: &RedisServer) -> Self {
+        // The library's half a second is little for a long answer on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         let client = redis::Client::open(server.url()).unwrap();
-        Self(client.get_multiplexed_async_connection().await.unwrap())
+        let connection = client.get_multiplexed_async_connection_with_config(&patient);
+        Self(connection.await.unwrap())
     }
 
     async fn call<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
