@@ -16,7 +16,7 @@ pub use acknowledge::Acknowledge;
 pub(crate) use acknowledge::Later;
 pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
-pub use classify::{Classifiers, ErrorClass};
+pub use classify::{Classifiers, ErrorClass, Retryable};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
 pub use set::{HandlerSet, HandlerSetBuilder};
 pub(crate) use set::{LastFound, Registered};

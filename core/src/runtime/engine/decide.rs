@@ -74,7 +74,7 @@ impl Engine {
         if failure.is_permanent() {
             self.dead_letter(job, reason);
         } else {
-            self.retry(job, None, reason);
+            self.retry(job, failure.after(), reason);
         }
     }
 
@@ -104,7 +104,8 @@ impl Engine {
         let pause = delayed.pause(job.attempt, after, retry.max)?;
         let prefix = &self.dead_letters[job.source].prefix;
         let topic = delayed.topic.fill(topic, prefix, &self.group, pause);
-        Some((topic, pause))
+        // What asked for less than the topic's pause comes in its own time.
+        Some((topic, after.map_or(pause, |after| after.min(pause))))
     }
 
     fn pause(&mut self, mut job: Job, pause: Duration, reason: Reason<'_>) {
