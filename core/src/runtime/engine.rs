@@ -236,15 +236,16 @@ impl Engine {
         loop {
             let changed = control.changed();
             let paused = control.is_paused();
-            if !paused {
-                self.start_reads();
-            }
             self.batches.expire();
             poll_fn(|context| {
                 self.start_work(context);
                 Poll::Ready(())
             })
             .await;
+            // After what has come was looked at: it says how much more there is room for.
+            if !paused {
+                self.start_reads();
+            }
             self.claims.iter_mut().for_each(Claims::send);
             self.start_settles();
             self.control.note_progress(&self.window);
