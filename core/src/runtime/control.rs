@@ -242,11 +242,11 @@ impl Arrivals {
         self.first + self.open.len() as u64 - 1
     }
 
-    /// Notes that one of them is done.
-    pub(super) fn done(&mut self, number: u64) {
+    /// Notes that so many of them are done.
+    pub(super) fn done(&mut self, number: u64, count: usize) {
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
         if let Some((_, left)) = self.open.get_mut(index) {
-            *left -= 1;
+            *left -= count;
         }
         while self.open.front().is_some_and(|(_, left)| *left == 0) {
             self.open.pop_front();
@@ -272,16 +272,16 @@ mod tests {
         let second = arrivals.arrived(1);
         let third = arrivals.arrived(1);
         let oldest = arrivals.oldest().unwrap();
-        arrivals.done(second);
-        arrivals.done(first);
+        arrivals.done(second, 1);
+        arrivals.done(first, 1);
         assert_eq!(arrivals.oldest(), Some(oldest));
-        arrivals.done(first);
+        arrivals.done(first, 1);
         assert_eq!(arrivals.open.len(), 1, "the second went with the first");
-        arrivals.done(third);
+        arrivals.done(third, 1);
         assert_eq!(arrivals.oldest(), None);
         let fourth = arrivals.arrived(1);
         assert!(arrivals.oldest().is_some());
-        arrivals.done(fourth);
+        arrivals.done(fourth, 1);
         assert_eq!(arrivals.oldest(), None);
     }
 }
