@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use polybus::{Bus, Config, Payload, State};
+use polybus::{Batch, Bus, Config, Payload, State};
 use polybus_test_support::{KafkaServer, RedisServer};
 
 use super::place::{
@@ -12,8 +12,10 @@ use super::place::{
 };
 use super::poison::busy_for;
 
-/// Tells the member's process its config, and where it notes what it handled.
+/// Tells the member's process its config, whether it handles batches, and where it notes what it
+/// handled.
 const CONFIG: &str = "POLYBUS_TEST_MEMBER_CONFIG";
+const BATCHES: &str = "POLYBUS_TEST_MEMBER_BATCHES";
 const JOURNAL: &str = "POLYBUS_TEST_MEMBER_JOURNAL";
 
 async fn take(Payload(work): Payload<Work>, State(handled): State<Handled>) {
@@ -22,6 +24,17 @@ async fn take(Payload(work): Payload<Work>, State(handled): State<Handled>) {
 
 /// Handles one event after the other, slowly, and appends each to a file.
 async fn note_in_file(Payload(work): Payload<Work>, State(journal): State<PathBuf>) {
+    append(&journal, &work).await;
+}
+
+/// The same with batches, which a kill finds half done.
+async fn note_batch_in_file(batch: Batch<Work>, State(journal): State<PathBuf>) {
+    for entry in batch {
+        append(&journal, &entry.payload).await;
+    }
+}
+
+async fn append(journal: &std::path::Path, work: &Work) {
     use std::io::Write;
     busy_for(Duration::from_millis(5)).await;
     let mut file = std::fs::OpenOptions::new()
@@ -46,7 +59,12 @@ fn member() {
         let journal = PathBuf::from(std::env::var(JOURNAL).expect("started by a test"));
         let config = Config::parse(&text, "polybus.toml").unwrap();
         let bus = Bus::builder().config(config).build().await.unwrap();
-        subscribe(&bus, journal, note_in_file).await;
+        let subscription = bus.subscribe("s").state(journal);
+        let subscription = match std::env::var_os(BATCHES) {
+            Some(_) => subscription.on_batch(note_batch_in_file).batch(25, "50ms"),
+            None => subscription.on(note_in_file),
+        };
+        subscription.start().await.unwrap();
         std::future::pending::<()>().await;
     });
 }
@@ -54,9 +72,10 @@ fn member() {
 struct Member(Child);
 
 impl Member {
-    fn start(place: &Place, journal: &std::path::Path) -> Self {
+    fn start(place: &Place, journal: &std::path::Path, batches: bool) -> Self {
         let program = std::env::current_exe().unwrap();
         let child = Command::new(program)
+            .envs(batches.then_some((BATCHES, "yes")))
             .args(["crashes::member", "--exact", "--ignored", "--nocapture"])
             .env(CONFIG, &place.text)
             .env(JOURNAL, journal)
@@ -101,30 +120,38 @@ async fn wait_for_lines(file: &std::path::Path, lines: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_member_had_comes_to_the_next_one() {
-    let both = TRANSPORTS.map(|transport| async move {
-        let settings = "takeover_after = '2s'\nconcurrency = 4\n";
-        let place = Place::shared(transport, settings).await;
-        let directory = tempfile::tempdir().unwrap();
-        let journal = directory.path().join("journal");
-        let bus = place.bus().await;
-        publish(&bus, 8, 0..50).await;
-        for killed in 1..=2 {
-            let member = Member::start(&place, &journal);
-            wait_for_lines(&journal, 60 * killed).await;
-            drop(member);
-        }
-        let handled = Handled::default();
-        for work in journal_of(&journal) {
-            handled.note(&work);
-        }
-        let before = handled.total();
-        assert!(before < 400, "the members were killed in the middle");
-        subscribe(&bus, handled.clone(), take).await;
-        place.wait_until_done(&bus).await;
-        handled.assert_all(8, 0..50, Doubled::AfterCrash);
-        place.close(bus).await;
-    });
+    let both = TRANSPORTS.map(|transport| kill_members(transport, false));
     futures::future::join_all(both).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_had_that_was_killed_within_a_batch_comes_to_the_next_one() {
+    let both = TRANSPORTS.map(|transport| kill_members(transport, true));
+    futures::future::join_all(both).await;
+}
+
+async fn kill_members(transport: &'static str, batches: bool) {
+    let settings = "takeover_after = '2s'\nconcurrency = 4\n";
+    let place = Place::shared(transport, settings).await;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
+    let bus = place.bus().await;
+    publish(&bus, 8, 0..50).await;
+    for killed in 1..=2 {
+        let member = Member::start(&place, &journal, batches);
+        wait_for_lines(&journal, 60 * killed).await;
+        drop(member);
+    }
+    let handled = Handled::default();
+    for work in journal_of(&journal) {
+        handled.note(&work);
+    }
+    let before = handled.total();
+    assert!(before < 400, "the members were killed in the middle");
+    subscribe(&bus, handled.clone(), take).await;
+    place.wait_until_done(&bus).await;
+    handled.assert_all(8, 0..50, Doubled::AfterCrash);
+    place.close(bus).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
