@@ -12,6 +12,8 @@ use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
+use crate::registries;
+use crate::registry::{Registry, SchemaRegistry};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::stores::Stores;
@@ -31,6 +33,7 @@ pub struct BusBuilder {
     /// Of each transport, the outermost first.
     layers: BTreeMap<Text, Result<Layers>>,
     stores: Stores,
+    registry: Option<Arc<dyn SchemaRegistry>>,
     watch: Option<Watch>,
 }
 
@@ -67,6 +70,7 @@ impl BusBuilder {
             migrations: Vec::new(),
             layers: BTreeMap::new(),
             stores: Stores::default(),
+            registry: None,
             watch: None,
         }
     }
@@ -162,6 +166,12 @@ impl BusBuilder {
         self
     }
 
+    /// Sets the [schema registry](crate::registry), in place of the one that `[schema_registry]` names.
+    pub fn schema_registry(mut self, registry: impl SchemaRegistry) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -190,10 +200,11 @@ impl BusBuilder {
         let routes = RouteTable::compile(&config)?;
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let layers = self.take_layers(&config)?;
+        let registry = registries::find(&config, self.registry.take(), self.in_memory)?;
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, &routes, name, layers.get(name)));
+            .map(|name| self.connect(&config, &routes, name, layers.get(name), registry.as_ref()));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
         for subscription in config.subscriptions.values() {
@@ -233,6 +244,7 @@ impl BusBuilder {
         routes: &RouteTable,
         name: &Text,
         layers: Option<&Layers>,
+        registry: Option<&Registry>,
     ) -> Result<(Text, Connected)> {
         let formats = FormatTable::of_transport(config, routes, name, &self.formats)?;
         let section = &config.transports[name];
@@ -247,6 +259,10 @@ impl BusBuilder {
             .ok_or_else(|| kinds::unknown(kind, name, &section.origin, self.factories.keys()))?;
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings);
         let transport = formats.around(factory.connect(settings).await?);
+        let transport = match registry {
+            Some(registry) => registry.around(config, name, transport),
+            None => transport,
+        };
         let transport = match &self.watch {
             Some(watch) => (watch.wrap)(name, transport),
             None => transport,

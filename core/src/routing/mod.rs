@@ -60,6 +60,8 @@ pub struct Resolved {
     pub route: Option<usize>,
     /// How data is written on the route.
     pub codec: Codec,
+    /// Whether the schemas of the data stand in a [registry](crate::registry).
+    pub schema_registry: bool,
 }
 
 /// A route, or the default, which has no pattern.
@@ -69,6 +71,8 @@ struct Route {
     pattern: Option<Pattern>,
     transport: Text,
     topic: TopicTemplate,
+    codec: Codec,
+    schema_registry: bool,
     origin: Origin,
     /// The way of every type, if the topic does not depend on it.
     fixed: Option<Arc<Resolved>>,
@@ -183,7 +187,8 @@ impl Route {
             topic,
             pattern: self.pattern.clone(),
             route: self.index,
-            codec: Codec::default(),
+            codec: self.codec,
+            schema_registry: self.schema_registry,
         }
     }
 

@@ -37,7 +37,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "[route]\npattern = 'a'",
         "polybus.toml:3: route: unknown key; \
-         known: service, transports, routing, publishing, routes, subscriptions\
+         known: service, transports, schema_registry, routing, publishing, routes, subscriptions\
          \n  did you mean `routes`?",
     );
     check(
