@@ -128,6 +128,15 @@ fn encoded<T: polybus::EventData + Serialize>(value: &T, codec: Codec) -> Vec<u8
     value.encode_data(codec).unwrap().to_vec()
 }
 
+#[tokio::test]
+async fn a_shape_of_json_and_another_codec_contradict_each_other() {
+    let mut config = config("message_pack");
+    config.routes[0].format = Some("flat".into());
+    let error = Bus::builder().config(config).build().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("`message_pack`"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_schema_may_be_derived() {
     let bus = bus("avro").await;

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use polybus::codec::Frame;
+use polybus::codec::{DataSchema, Frame};
+use polybus::registry::{MemoryRegistry, SchemaRegistry};
 use polybus::transport::{Admin, Outgoing, Publisher, RawRecord, Transport};
 use polybus::version::Migration;
-use polybus::{Bus, Config, ErrorKind, Event, Headers, Payload, Result, State, TestBus, Topic};
+use polybus::{
+    Bus, Config, Error, ErrorKind, Event, Headers, Payload, Result, State, TestBus, Topic,
+};
 use polybus_test_support::SchemaRegistryServer;
 use serde::{Deserialize, Serialize};
 
@@ -209,6 +212,57 @@ async fn without_the_registry_what_comes_becomes_a_dead_letter_and_what_goes_is_
     let error = bus.publish(placed()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
     assert!(error.retryable());
+}
+
+/// A registry that can't be reached while schemas with a note are asked for, some times.
+#[derive(Debug)]
+struct Failing {
+    left: Mutex<u32>,
+    inner: MemoryRegistry,
+}
+
+#[async_trait::async_trait]
+impl SchemaRegistry for Failing {
+    async fn register(&self, subject: &str, schema: &DataSchema) -> Result<u32> {
+        if schema.text().contains("note") {
+            let mut left = self.left.lock().unwrap();
+            if *left > 0 {
+                *left -= 1;
+                return Err(Error::new(ErrorKind::Connect, "not now"));
+            }
+        }
+        self.inner.register(subject, schema).await
+    }
+
+    async fn schema(&self, id: u32) -> Result<DataSchema> {
+        self.inner.schema(id).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_registry_keeps_its_order() {
+    let registry = Failing {
+        left: Mutex::new(4),
+        inner: MemoryRegistry::default(),
+    };
+    let gathered = "batch = { max_wait = '5ms' }\nretry = { max_attempts = 20 }";
+    let config = config("http://nowhere.invalid", "avro", gathered);
+    let builder = Bus::builder().config(config).schema_registry(registry);
+    let bus = TestBus::on(builder).await.unwrap();
+    let second = Older {
+        id: "o1".into(),
+        cents: 7,
+    };
+    let (first, second) = tokio::join!(bus.publish(placed()), bus.publish(second));
+    first.unwrap();
+    second.unwrap();
+    let stored = stored(&bus).await;
+    let sizes = stored.iter().map(|event| event.data().unwrap().len());
+    assert_eq!(
+        sizes.collect::<Vec<_>>(),
+        [11, 9],
+        "the order of publishing"
+    );
 }
 
 #[tokio::test]
