@@ -228,7 +228,7 @@ impl<T: EventData + Serialize> IntoEvent for T {
         let event_type = event_type.unwrap_or_else(|| Text::new_static(info.name));
         let mut builder = Event::builder(event_type)
             .data_version(Text::new_static(info.version))
-            .content_type(defaults.codec.content_type())
+            .content_type(Text::new_static(defaults.codec.content_type()))
             .data(self.encode_data(defaults.codec)?);
         if let Some(key) = self.key() {
             builder = builder.key(key);

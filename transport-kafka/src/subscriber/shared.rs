@@ -211,7 +211,8 @@ impl Shared {
         let source = state.sources.get(token.source as usize);
         let is_current = source
             .is_some_and(|source| source.watermark.epoch() == token.epoch && !source.revoking);
-        if is_current && let Some(found) = remembered(self.ownerships.load(Ordering::Acquire), token)
+        if is_current
+            && let Some(found) = remembered(self.ownerships.load(Ordering::Acquire), token)
         {
             self.found.store(found, Ordering::Relaxed);
         }

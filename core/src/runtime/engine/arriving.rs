@@ -137,7 +137,9 @@ impl Engine {
         let call = &mut self.calls[source];
         call.attempt = delivery.attempt();
         call.deadline = limit.map(|limit| Instant::now() + limit);
-        let called = on_behalf_of(Some(event), || call_once(&**handler, delivery, call, context));
+        let called = on_behalf_of(Some(event), || {
+            call_once(&**handler, delivery, call, context)
+        });
         if !matches!(called, Called::Returned(Ok(Verdict::Ack), None)) {
             return AtOnce::Called(called);
         }
