@@ -6,6 +6,10 @@ cache=${POLYBUS_CACHE:-$root/.cache}
 kafka_version=$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$root/scripts/kafka/pom.xml")
 kafka_jars=$cache/kafka-$kafka_version/libs
 asyncapi=$cache/asyncapi
+schema_registry_version=$(sed -n 's|.*/pkg/sr v||p' "$root/scripts/schema-registry/go.mod")
+schema_registry=$cache/schema-registry-$schema_registry_version/schema-registry
+# Where Go puts itself when it is no package.
+PATH=$PATH:/usr/local/go/bin
 
 # Messages go to standard error: what scripts/servers writes to standard output can be evaluated.
 say() { printf '%s\n' "$*" >&2; }

@@ -12,6 +12,8 @@ use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
 use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
+use crate::registries;
+use crate::registry::{Registry, SchemaRegistry};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::stores::Stores;
@@ -32,6 +34,7 @@ pub struct BusBuilder {
     /// Of each transport, the outermost first.
     layers: BTreeMap<Text, Result<Layers>>,
     stores: Stores,
+    registry: Option<Arc<dyn SchemaRegistry>>,
     watch: Option<Watch>,
 }
 
@@ -69,6 +72,7 @@ impl BusBuilder {
             migrations: Vec::new(),
             layers: BTreeMap::new(),
             stores: Stores::default(),
+            registry: None,
             watch: None,
         }
     }
@@ -178,6 +182,12 @@ impl BusBuilder {
         self
     }
 
+    /// Sets the [schema registry](crate::registry), in place of the one that `[schema_registry]` names.
+    pub fn schema_registry(mut self, registry: impl SchemaRegistry) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+
     /// Lets a test look on.
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
@@ -198,10 +208,11 @@ impl BusBuilder {
         let routes = RouteTable::compile(&config)?;
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let layers = self.take_layers(&config)?;
+        let registry = registries::find(&config, self.registry.take(), self.in_memory)?;
         let connecting = config
             .transports
             .keys()
-            .map(|name| self.connect(&config, &routes, name, layers.get(name)));
+            .map(|name| self.connect(&config, &routes, name, layers.get(name), registry.as_ref()));
         let transports: BTreeMap<Text, Connected> =
             try_join_all(connecting).await?.into_iter().collect();
         for subscription in config.subscriptions.values() {
@@ -261,6 +272,7 @@ impl BusBuilder {
         routes: &RouteTable,
         name: &Text,
         layers: Option<&Layers>,
+        registry: Option<&Registry>,
     ) -> Result<(Text, Connected)> {
         let formats = FormatTable::of_transport(config, routes, name, &self.formats)?;
         let section = &config.transports[name];
@@ -276,6 +288,10 @@ impl BusBuilder {
         let settings = TransportConfig::new(name.clone(), config.service.name.clone(), settings)
             .topics(declared_topics(config, routes, name)?);
         let transport = formats.around(factory.connect(settings).await?);
+        let transport = match registry {
+            Some(registry) => registry.around(config, name, transport),
+            None => transport,
+        };
         let transport = match &self.watch {
             Some(watch) => (watch.wrap)(name, transport),
             None => transport,

@@ -68,6 +68,7 @@ mod kinds;
 mod lifecycle;
 mod made;
 mod publish;
+mod registries;
 mod report;
 mod signal;
 mod status;
@@ -108,8 +109,8 @@ pub use polybus_core::{
     ExtensionValue, IntoEvent, Pattern, Result, Text, Timestamp, Topic, TypeInfo,
 };
 pub use polybus_core::{
-    codec, config, event, format, handler, idempotency, middleware, routing, runtime, time, topic,
-    transport, version,
+    codec, config, envelope, event, format, handler, idempotency, middleware, registry, routing,
+    runtime, time, topic, transport, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;

@@ -75,6 +75,29 @@ async fn a_feature_that_is_not_compiled_in_is_named() {
     );
 }
 
+#[cfg(not(feature = "avro"))]
+#[tokio::test]
+async fn a_codec_that_is_not_compiled_in_is_named() {
+    check(
+        build(&format!("{GOOD}codec = \"avro\"\n")).await,
+        ErrorKind::MissingFeature,
+        &[
+            "polybus.toml:10",
+            "routes[0].codec",
+            "features = [\"avro\"]",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_codec_lists_the_known_ones() {
+    check(
+        build(&format!("{GOOD}codec = \"xml\"\n")).await,
+        ErrorKind::Config,
+        &["polybus.toml:10", "xml", "message_pack"],
+    );
+}
+
 #[tokio::test]
 async fn a_bad_pattern_is_an_error_that_says_what_is_right() {
     for (pattern, advice) in [

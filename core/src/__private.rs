@@ -5,10 +5,83 @@ use std::fmt::{self, Display, Write};
 
 pub use serde::de::DeserializeOwned;
 
+pub use crate::codec::{Codec, DataSchema, SchemaFormat, Wire};
 pub use crate::version::decode_from;
 use crate::version::type_of;
 use crate::{Error, ErrorKind};
 pub use crate::{Event, EventData, Result, Text, TypeInfo};
+pub use bytes::Bytes;
+pub use serde::Serialize;
+pub use std::sync::OnceLock;
+
+#[cfg(feature = "avro")]
+#[doc(inline)]
+pub use apache_avro::AvroSchema;
+
+/// The schema of a type that derives `AvroSchema`.
+#[cfg(feature = "avro")]
+#[must_use]
+pub fn derived_avro<T: AvroSchema>() -> DataSchema {
+    let schema = serde_json::to_string(&T::get_schema());
+    DataSchema::new(SchemaFormat::Avro, schema.expect("an Avro schema is JSON"))
+}
+
+/// What `#[event(avro = "..")]` needs.
+#[cfg(feature = "avro")]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __with_avro {
+    ($($tokens:tt)*) => { $($tokens)* };
+}
+
+#[cfg(not(feature = "avro"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __with_avro {
+    ($($tokens:tt)*) => {
+        compile_error!("`avro` in `#[event(..)]` needs the feature `avro` of polybus")
+    };
+}
+
+/// What `#[event(protobuf)]` needs.
+#[cfg(feature = "protobuf")]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __with_protobuf {
+    ($($tokens:tt)*) => { $($tokens)* };
+}
+
+#[cfg(not(feature = "protobuf"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __with_protobuf {
+    ($($tokens:tt)*) => {
+        compile_error!("`protobuf` in `#[event(..)]` needs the feature `protobuf` of polybus")
+    };
+}
+
+pub use {__with_avro as with_avro, __with_protobuf as with_protobuf};
+
+/// How a type that derives `prost::Message` is written.
+#[cfg(feature = "protobuf")]
+pub fn protobuf<T: ProtobufMessage>(
+    schema: Option<&'static DataSchema>,
+) -> crate::codec::Protobuf<T> {
+    crate::codec::message(schema)
+}
+
+/// What is a Protobuf message.
+#[cfg(feature = "protobuf")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no Protobuf message",
+    label = "no Protobuf message",
+    note = "derive `prost::Message` of prost 0.14, which `#[event(protobuf)]` writes and reads it by"
+)]
+pub trait ProtobufMessage: prost::Message + Default {}
+
+#[cfg(feature = "protobuf")]
+#[diagnostic::do_not_recommend]
+impl<T: prost::Message + Default> ProtobufMessage for T {}
 
 /// The event type of a struct that is a variant's data.
 #[must_use]

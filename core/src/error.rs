@@ -41,7 +41,8 @@ pub enum ErrorKind {
     InvalidPattern,
     /// A transport's `kind` is not registered.
     UnknownTransport,
-    /// The transport's `kind` exists, but its cargo feature is not compiled in.
+    /// The transport's `kind`, the codec or the schema registry exists, but its cargo feature is not
+    /// compiled in.
     MissingFeature,
     /// No route takes the event's type.
     NoRoute,

@@ -9,6 +9,7 @@
 //! - [`handler`] holds handlers and their extractors, [`runtime`] what runs them.
 //! - [`idempotency`] holds what keeps an event that comes twice from being handled twice.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
+//! - [`codec`] says how data are written, [`registry`] where their schemas are kept.
 //! - [`Error`] is the one error type.
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod handler;
 pub mod idempotency;
 pub mod middleware;
 pub mod pattern;
+pub mod registry;
 pub mod routing;
 pub mod runtime;
 pub mod text;

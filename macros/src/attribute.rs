@@ -18,6 +18,10 @@ pub(crate) struct Settings {
     pub(crate) subject: Option<FieldPath>,
     /// The type of the version before.
     pub(crate) from: Option<Type>,
+    /// Where the Avro schema is: in a file, or (`None`) in the type's `AvroSchema`.
+    pub(crate) avro: Option<Option<LitStr>>,
+    /// That it is a Protobuf message, and in which file it is declared.
+    pub(crate) protobuf: Option<Option<LitStr>>,
     pub(crate) krate: Option<Path>,
 }
 
@@ -79,6 +83,8 @@ impl Settings {
             key: given.field(KEY, errors),
             subject: given.field(SUBJECT, errors),
             from: given.ty(FROM, errors),
+            avro: given.flag_or_file(AVRO, errors),
+            protobuf: given.flag_or_file(PROTOBUF, errors),
             krate: given.path(CRATE, errors),
         }
     }
@@ -106,7 +112,9 @@ const KEY: Known = Known::new("key", "user_id");
 const SUBJECT: Known = Known::new("subject", "user_id");
 const FROM: Known = Known::new("from", "UserCreatedV1");
 const CRATE: Known = Known::new("crate", r#""my_service::polybus""#);
-const ALL: [Known; 6] = [TYPE, VERSION, KEY, SUBJECT, FROM, CRATE];
+const AVRO: Known = Known::new("avro", r#""user.avsc""#);
+const PROTOBUF: Known = Known::new("protobuf", r#""user.proto""#);
+const ALL: [Known; 8] = [TYPE, VERSION, KEY, SUBJECT, FROM, AVRO, PROTOBUF, CRATE];
 
 impl Known {
     const fn new(name: &'static str, example: &'static str) -> Self {
@@ -210,6 +218,16 @@ impl Given {
     fn ty(&self, known: Known, errors: &mut Errors) -> Option<Type> {
         let setting = self.find(known)?;
         errors.take(setting.parse_value(known, "takes the type of the version before"))
+    }
+
+    /// A setting that may stand alone, or name a file.
+    fn flag_or_file(&self, known: Known, errors: &mut Errors) -> Option<Option<LitStr>> {
+        let setting = self.find(known)?;
+        if setting.value.is_empty() {
+            return Some(None);
+        }
+        let file = errors.take(setting.parse_value(known, "takes the path of a file"))?;
+        Some(Some(file))
     }
 
     fn path(&self, known: Known, errors: &mut Errors) -> Option<Path> {

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
     Data, DataStruct, DeriveInput, Error, Generics, LitStr, Path, Result, Type, WhereClause,
@@ -34,7 +35,10 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let mut errors = Errors::default();
     refuse_attributes_of_fields(data, &mut errors);
     let settings = Settings::parse(&input.ident, &input.attrs, &mut errors);
-    let krate = settings.krate.unwrap_or_else(|| parse_quote!(::polybus));
+    let krate = settings
+        .krate
+        .clone()
+        .unwrap_or_else(|| parse_quote!(::polybus));
 
     let mut accessor = |method: &str, path: Option<FieldPath>| {
         let path = path?;
@@ -43,12 +47,17 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     };
     let key = accessor("key", settings.key);
     let subject = accessor("subject", settings.subject);
+    if settings.avro.is_some() && !input.generics.params.is_empty() {
+        let what = "a type with parameters has no Avro schema of its own: take `avro` away, or the parameters";
+        errors.push(Error::new(input.ident.span(), what));
+    }
     errors.finish()?;
     let from = settings.from.as_ref();
     let step = from
         .filter(|_| input.generics.params.is_empty())
         .map(|previous| assert_step(&krate, &input.ident, previous));
     let from = from.map(|previous| from_event(&krate, previous));
+    let wire = wire(&krate, &input.ident, &settings.avro, &settings.protobuf);
 
     let version = settings
         .version
@@ -69,6 +78,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             #key
             #subject
             #from
+            #wire
         }
         #step
     })
@@ -122,6 +132,66 @@ fn from_event(krate: &Path, previous: &Type) -> TokenStream {
         {
             #decode
         }
+    }
+}
+
+/// The method `wire` of a type that has more than serde.
+fn wire(
+    krate: &Path,
+    name: &syn::Ident,
+    avro: &Option<Option<LitStr>>,
+    protobuf: &Option<Option<LitStr>>,
+) -> Option<TokenStream> {
+    if avro.is_none() && protobuf.is_none() {
+        return None;
+    }
+    let private = quote!(#krate::__private);
+    let kept = |schema: TokenStream| {
+        quote! {{
+            static SCHEMA: #private::OnceLock<#private::DataSchema> = #private::OnceLock::new();
+            SCHEMA.get_or_init(|| #schema)
+        }}
+    };
+    let avro = avro.as_ref().map(|file| {
+        let schema = kept(match file {
+            Some(file) => quote! {
+                #private::DataSchema::new(#private::SchemaFormat::Avro, include_str!(#file))
+            },
+            None => quote!(#private::derived_avro::<#name>()),
+        });
+        quote!(let wire = #private::with_avro! { wire.with_avro(#schema) };)
+    });
+    let protobuf = protobuf.as_ref().map(|file| {
+        let schema = match file {
+            Some(file) => {
+                let (file, message) = file_and_message(file, name);
+                let schema =
+                    kept(quote!(#private::DataSchema::of_message(include_str!(#file), #message)));
+                quote!(::core::option::Option::Some(#schema))
+            }
+            None => quote!(::core::option::Option::None),
+        };
+        // A type that is no message is reported where it stands.
+        let span = Span::call_site().located_at(name.span());
+        let message = quote_spanned!(span=> #private::protobuf::<Self>);
+        quote!(let wire = #private::with_protobuf! { wire.with_protobuf(#message(#schema)) };)
+    });
+    Some(quote! {
+        fn wire() -> #private::Wire<Self> {
+            let wire = #private::Wire::serde();
+            #avro
+            #protobuf
+            wire
+        }
+    })
+}
+
+/// `user.proto#Outer.UserCreated`; without a message it is the one of the struct's name.
+fn file_and_message(file: &LitStr, name: &syn::Ident) -> (LitStr, String) {
+    let text = file.value();
+    match text.split_once('#') {
+        Some((path, message)) => (LitStr::new(path, file.span()), message.to_owned()),
+        None => (file.clone(), name.unraw().to_string()),
     }
 }
 

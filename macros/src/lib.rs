@@ -48,6 +48,11 @@ use syn::{DeriveInput, Error, parse_macro_input};
 /// - `subject = user_id`: the field that says what the event is about. Default: none.
 /// - `from = UserCreatedV1`: the type of the major version before. Its data are read as that type and
 ///   taken over by `TryFrom<UserCreatedV1>` (or `From`), which may have a `from` in its turn.
+/// - `avro = "user.avsc"`: the type's Avro schema, in a file beside the source file. `avro` alone: the type
+///   derives `apache_avro::AvroSchema`. For routes with `codec = "avro"`; takes the feature `avro`.
+/// - `protobuf`: the type derives `prost::Message`. For routes with `codec = "protobuf"`; takes the feature
+///   `protobuf`. `protobuf = "user.proto"` names the file that declares the message, which a schema registry
+///   is told: the one of the struct's name, or, as `"user.proto#Outer.User"`, another one.
 /// - `crate = "my_service::polybus"`: where polybus is found. Default: `::polybus`.
 ///
 /// `key` and `subject` name a field, a field of a field (`key = user.id`), or a field of a

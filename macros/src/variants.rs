@@ -37,6 +37,7 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
     let name = &input.ident;
     let (idents, types): (Vec<&Ident>, Vec<&Type>) = variants.into_iter().unzip();
     let private = quote!(#krate::__private);
+    let of_variants = of_variants(&private, &idents);
     Ok(quote! {
         #[automatically_derived]
         impl #private::EventData for #name {
@@ -50,17 +51,7 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
                 }
             }
 
-            fn key(&self) -> ::core::option::Option<#private::Text> {
-                match self {
-                    #(Self::#idents(data) => #private::EventData::key(data),)*
-                }
-            }
-
-            fn subject(&self) -> ::core::option::Option<#private::Text> {
-                match self {
-                    #(Self::#idents(data) => #private::EventData::subject(data),)*
-                }
-            }
+            #of_variants
 
             fn from_event(event: &#private::Event) -> #private::Result<Self>
             where
@@ -75,6 +66,44 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
             }
         }
     })
+}
+
+/// The methods that each variant's data have themselves.
+fn of_variants(private: &TokenStream, idents: &[&Ident]) -> TokenStream {
+    quote! {
+        fn key(&self) -> ::core::option::Option<#private::Text> {
+            match self {
+                #(Self::#idents(data) => #private::EventData::key(data),)*
+            }
+        }
+
+        fn subject(&self) -> ::core::option::Option<#private::Text> {
+            match self {
+                #(Self::#idents(data) => #private::EventData::subject(data),)*
+            }
+        }
+
+        fn data_schema(
+            &self,
+            codec: #private::Codec,
+        ) -> ::core::option::Option<&'static #private::DataSchema> {
+            match self {
+                #(Self::#idents(data) => #private::EventData::data_schema(data, codec),)*
+            }
+        }
+
+        fn encode_data(
+            &self,
+            codec: #private::Codec,
+        ) -> #private::Result<#private::Bytes>
+        where
+            Self: #private::Serialize,
+        {
+            match self {
+                #(Self::#idents(data) => #private::EventData::encode_data(data, codec),)*
+            }
+        }
+    }
 }
 
 fn refuse_generics(input: &DeriveInput, errors: &mut Errors) {

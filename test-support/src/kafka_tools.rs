@@ -113,7 +113,7 @@ fn java() -> Option<PathBuf> {
 }
 
 /// The folder of fetched files: `POLYBUS_CACHE`, else `.cache` of the repository.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let named = std::env::var_os("POLYBUS_CACHE").filter(|folder| !folder.is_empty());
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let repository = repository.expect("this crate lies in a folder of the repository");

@@ -63,6 +63,7 @@ mod redis;
 mod redis_cluster;
 mod redis_options;
 mod redis_sentinels;
+mod schema_registry;
 mod watchdog;
 
 pub use certificates::Certificates;
@@ -75,3 +76,4 @@ pub use redis::RedisServer;
 pub use redis_cluster::RedisCluster;
 pub use redis_options::RedisOptions;
 pub use redis_sentinels::RedisSentinels;
+pub use schema_registry::{SchemaRegistryOptions, SchemaRegistryServer};

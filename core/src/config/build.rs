@@ -18,7 +18,7 @@ use super::{
     TransportSection, Validate, fields,
 };
 use crate::transport::TopicSpec;
-use crate::{Pattern, Result, Text};
+use crate::{Codec, Pattern, Result, Text};
 
 /// The keys of a config file.
 #[derive(Deserialize)]
@@ -28,6 +28,9 @@ struct Keys {
     /// Read apart, because its values may be secret and must not show in errors.
     #[serde(default, rename = "transports")]
     _transports: IgnoredAny,
+    /// Likewise.
+    #[serde(default, rename = "schema_registry")]
+    _schema_registry: IgnoredAny,
     #[serde(default)]
     routing: RoutingKeys,
     #[serde(default)]
@@ -84,6 +87,10 @@ macro_rules! route_keys {
             #[serde(default, deserialize_with = "fields::optional_duration")]
             timeout: Option<Duration>,
             fallback: Option<FallbackConfig>,
+            #[serde(default)]
+            codec: Codec,
+            #[serde(default)]
+            schema_registry: bool,
         }
 
         impl $name {
@@ -128,6 +135,7 @@ pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
     Ok(Config {
         service: keys.service,
         transports: transports(root)?,
+        schema_registry: schema_registry(root),
         routing: routing(root, keys.routing)?,
         publishing: keys.publishing,
         routes: routes(root, keys.routes)?,
@@ -139,11 +147,14 @@ pub(super) fn config(root: &Node, file_name: &str) -> Result<Config> {
     })
 }
 
-/// Puts every transport into memory: what its section says is not read.
+/// Puts every transport and the schema registry into memory: what their sections say is not read.
 pub(super) fn replace_transports(root: &mut Node) {
     let Value::Table(table) = &mut root.value else {
         return;
     };
+    if let Some(registry) = table.child_mut("schema_registry") {
+        registry.value = Value::Table(Table::default());
+    }
     let Some(Node {
         value: Value::Table(transports),
         ..
@@ -259,6 +270,13 @@ fn check_properties(root: &Node, place: &[&str], keys: &TopicKeys) -> Result<()>
     Err(origin(root, &place).error(&path(&place), &what))
 }
 
+fn schema_registry(root: &Node) -> Option<Section> {
+    const KEY: &str = "schema_registry";
+    let node = root.child(KEY)?;
+    let table = node.as_table().cloned().unwrap_or_default();
+    Some(Section::new(table, node.origin.clone(), KEY.to_owned()))
+}
+
 fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {
     let Some(keys) = routing.default else {
         return Ok(RoutingConfig::default());
@@ -270,6 +288,8 @@ fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {
         default: Some(DefaultRoute {
             transport: keys.transport,
             topic: keys.topic,
+            codec: keys.codec,
+            schema_registry: keys.schema_registry,
             publish,
             origins: RouteOrigins {
                 pattern: node.origin.clone(),
@@ -289,6 +309,8 @@ fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
             transport: keys.transport,
             topic: keys.topic,
             format: keys.format,
+            codec: keys.codec,
+            schema_registry: keys.schema_registry,
             publish,
             origins: route_origins(node),
         })
@@ -303,6 +325,8 @@ fn route_origins(node: &Node) -> RouteOrigins {
         topic: origin(node, &["topic"]),
         fallback: origin(node, &["fallback", "transport"]),
         format: origin(node, &["format"]),
+        codec: origin(node, &["codec"]),
+        schema_registry: origin(node, &["schema_registry"]),
     }
 }
 

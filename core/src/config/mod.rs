@@ -16,6 +16,8 @@
 //! batch     = { max_events = 500, max_bytes = "1MiB", max_wait = "1ms" }
 //! retry     = { max_attempts = 5, base = "200ms", max = "30s" }
 //!
+//! codec     = "json"               # or `message_pack`, `avro`, `protobuf`
+//!
 //! [publishing]                     # bounds of what waits to be published
 //! max_queued_events = 100_000
 //!
@@ -136,6 +138,8 @@ pub struct Config {
     pub service: ServiceConfig,
     /// The transports by name.
     pub transports: BTreeMap<Text, TransportSection>,
+    /// The settings of the [schema registry](crate::registry), which its client reads. Default: none.
+    pub schema_registry: Option<Section>,
     /// Settings of all routes.
     pub routing: RoutingConfig,
     /// Settings of publishing on all routes.
@@ -161,6 +165,7 @@ impl Config {
         Self {
             service: ServiceConfig::new(service),
             transports: BTreeMap::new(),
+            schema_registry: None,
             routing: RoutingConfig::default(),
             publishing: PublishingConfig::default(),
             routes: Vec::new(),
@@ -170,6 +175,22 @@ impl Config {
             profile: None,
             file: None,
         }
+    }
+
+    /// The error for a config without a schema registry, at the first route that asks for one. `None` if
+    /// none does.
+    pub fn first_registered(&self) -> Option<crate::Error> {
+        let what = "there is no schema registry";
+        let mut routes = self.routes.iter().enumerate();
+        let route = routes.find(|(_, route)| route.schema_registry);
+        if let Some((index, route)) = route {
+            let path = format!("routes[{index}].schema_registry");
+            return Some(route.origins.schema_registry.error(&path, what));
+        }
+        let default = self.routing.default.as_ref();
+        let default = default.filter(|route| route.schema_registry)?;
+        let origin = &default.origins.schema_registry;
+        Some(origin.error("routing.default.schema_registry", what))
     }
 
     /// Reads a TOML file and the environment of the process.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Origin, PublishConfig, Section, SubscriptionConfig, fields};
-use crate::{Pattern, Text};
+use crate::{Codec, Pattern, Text};
 
 /// Settings of the service: `[service]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -110,6 +110,11 @@ pub struct DefaultRoute {
     pub transport: Text,
     /// The topic's name or template, as in [`RouteConfig::topic`].
     pub topic: Text,
+    /// How data is written. Default: JSON.
+    pub codec: Codec,
+    /// Whether the schemas of the data stand in a [registry](crate::registry), and data name theirs.
+    /// Default: `false`.
+    pub schema_registry: bool,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -121,6 +126,8 @@ impl DefaultRoute {
         Self {
             transport: transport.into(),
             topic: topic.into(),
+            codec: Codec::default(),
+            schema_registry: false,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -141,6 +148,11 @@ pub struct RouteConfig {
     pub topic: Text,
     /// The [format](crate::format) of the topic's records. Default: the transport's own, CloudEvents.
     pub format: Option<Text>,
+    /// How data is written. Default: JSON.
+    pub codec: Codec,
+    /// Whether the schemas of the data stand in a [registry](crate::registry), and data name theirs.
+    /// Default: `false`.
+    pub schema_registry: bool,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -154,6 +166,8 @@ impl RouteConfig {
             transport: transport.into(),
             topic: topic.into(),
             format: None,
+            codec: Codec::default(),
+            schema_registry: false,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -173,4 +187,6 @@ pub(crate) struct RouteOrigins {
     pub(crate) topic: Origin,
     pub(crate) fallback: Origin,
     pub(crate) format: Origin,
+    pub(crate) codec: Origin,
+    pub(crate) schema_registry: Origin,
 }

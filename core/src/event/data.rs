@@ -1,9 +1,10 @@
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cause::inherit;
 use super::{Event, EventBuilder};
-use crate::codec::Codec;
+use crate::codec::{Codec, DataSchema, Wire};
 use crate::text::format_text;
 use crate::{Result, Text, version};
 
@@ -71,6 +72,30 @@ pub trait EventData: Send + Sync + Sized + 'static {
     fn schema_of(name: &str) -> Option<serde_json::Value> {
         let _ = name;
         None
+    }
+
+    /// What the type has for the [codecs](crate::codec) that need more than serde. Default: nothing.
+    fn wire() -> Wire<Self> {
+        Wire::serde()
+    }
+
+    /// The data as a codec writes it. An enum's are those of its variant.
+    ///
+    /// # Errors
+    ///
+    /// [`Encode`](crate::ErrorKind::Encode) if the data can't be written, or the type lacks what the
+    /// codec needs; [`MissingFeature`](crate::ErrorKind::MissingFeature) if the codec is not compiled in.
+    fn encode_data(&self, codec: Codec) -> Result<Bytes>
+    where
+        Self: Serialize,
+    {
+        Self::wire().encode(codec, self)
+    }
+
+    /// The schema of the data that a [registry](crate::registry) is told, for a codec that has one. An
+    /// enum's is that of its variant.
+    fn data_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
+        Self::wire().schema(codec)
     }
 
     /// The data of an event, read as its content type says, if their version is one that this type
@@ -151,6 +176,12 @@ pub trait IntoEvent: Send {
         false
     }
 
+    /// The schema of the data as a codec writes them, for a [registry](crate::registry). Default: none.
+    fn registered_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
+        let _ = codec;
+        None
+    }
+
     /// The event.
     ///
     /// # Errors
@@ -193,13 +224,18 @@ impl<T: EventData + Serialize> IntoEvent for T {
         self.type_info().name
     }
 
+    fn registered_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
+        self.data_schema(codec)
+    }
+
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {
         let info = self.type_info();
         let event_type = defaults.event_type.cloned();
         let event_type = event_type.unwrap_or_else(|| Text::new_static(info.name));
         let mut builder = Event::builder(event_type)
             .data_version(Text::new_static(info.version))
-            .encode(defaults.codec, &self)?;
+            .content_type(Text::new_static(defaults.codec.content_type()))
+            .data(self.encode_data(defaults.codec)?);
         if let Some(key) = self.key() {
             builder = builder.key(key);
         }

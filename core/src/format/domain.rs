@@ -44,6 +44,10 @@ impl Format for Domain {
         "domain"
     }
 
+    fn needs_json(&self) -> bool {
+        true
+    }
+
     fn write(&self, event: &Event) -> Result<RawRecord> {
         let aggregate_id = event.subject().or(event.key()).ok_or_else(|| {
             Error::new(

@@ -42,6 +42,10 @@ impl Format for Entity {
         "entity"
     }
 
+    fn needs_json(&self) -> bool {
+        true
+    }
+
     fn write(&self, event: &Event) -> Result<RawRecord> {
         let elsewhere = [extensions::CORRELATION_ID, extensions::CAUSATION_ID];
         let mut metadata = metadata(event, &elsewhere);

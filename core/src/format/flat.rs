@@ -37,6 +37,10 @@ impl Format for Flat {
         "flat"
     }
 
+    fn needs_json(&self) -> bool {
+        true
+    }
+
     fn write(&self, event: &Event) -> Result<RawRecord> {
         let shape = Shape {
             id: event.id().into(),

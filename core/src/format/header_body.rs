@@ -61,6 +61,10 @@ impl Format for HeaderBody {
         "header_body"
     }
 
+    fn needs_json(&self) -> bool {
+        true
+    }
+
     fn write(&self, event: &Event) -> Result<RawRecord> {
         let body = json_data(self.name(), event)?;
         let origin_prefix = event.extension(extensions::ORIGIN);

@@ -31,6 +31,10 @@ impl Format for MetadataPayload {
         "metadata_payload"
     }
 
+    fn needs_json(&self) -> bool {
+        true
+    }
+
     fn write(&self, event: &Event) -> Result<RawRecord> {
         let mut metadata = metadata(event, &[extensions::DATA_VERSION]);
         let version = event.data_version().unwrap_or(VERSION);

@@ -49,6 +49,12 @@ pub trait Format: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether data stand within the record as JSON, so that only a route whose codec writes JSON can have
+    /// it.
+    fn needs_json(&self) -> bool {
+        false
+    }
+
     /// The record of an event.
     ///
     /// # Errors

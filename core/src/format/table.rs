@@ -8,7 +8,7 @@ use crate::config::{Config, RouteConfig, nearest};
 use crate::routing::RouteTable;
 use crate::topic::TopicPattern;
 use crate::transport::DynTransport;
-use crate::{Error, Result, Text, Topic};
+use crate::{Codec, Error, Result, Text, Topic};
 
 /// Which topics of one transport have a format of their own.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,8 @@ impl FormatTable {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config), with file, line and key, for a format that nobody knows; for
+    /// [`Config`](crate::ErrorKind::Config), with file, line and key, for a format that nobody knows; for one that
+    /// holds JSON alone on a route of another codec; for
     /// `plain` on a route of more than one event type; for routes that write one topic in two ways.
     pub fn of_transport(
         config: &Config,
@@ -100,6 +101,11 @@ fn choose(index: usize, route: &RouteConfig, name: &str, formats: &Formats) -> R
             route.pattern
         ))
         .with_note("give each event type a route and a topic of its own"));
+    }
+    if format.needs_json() && route.codec != Codec::Json {
+        let codec = route.codec.name();
+        let what = format!("format `{name}` holds data as JSON alone, and the codec is `{codec}`");
+        return Err(wrong(&what).with_note("`structured` and `plain` hold data of any codec"));
     }
     Ok(Chosen {
         format: Arc::clone(format),

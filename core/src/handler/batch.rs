@@ -137,7 +137,8 @@ fn read<T: EventData + DeserializeOwned>(
     let event = delivery.event().map_err(|undecodable| {
         Error::new(ErrorKind::Decode, undecodable.error.message().to_owned())
     })?;
-    let payload = version::decode(event, info.migrations.as_deref())?;
+    let read = || version::decode(event, info.migrations.as_deref());
+    let payload = delivery.read_data(read)?;
     Ok((payload, event.clone()))
 }
 

@@ -145,7 +145,9 @@ impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     }
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        version::decode(call.event()?, call.info.migrations.as_deref()).map(Self)
+        let (event, migrations) = (call.event()?, call.info.migrations.as_deref());
+        let read = || version::decode(event, migrations);
+        call.delivery.read_data(read).map(Self)
     }
 }
 

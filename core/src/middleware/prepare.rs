@@ -88,6 +88,11 @@ impl Prepare {
         event_type: Option<&Text>,
     ) -> Result<(Outgoing, usize)> {
         let defaults = EventDefaults::new(&self.service.name, way.codec());
+        let schema = if way.is_registered() {
+            event.registered_schema(way.codec())
+        } else {
+            None
+        };
         let event = match event_type {
             Some(event_type) => event.into_event(&defaults.with_event_type(event_type))?,
             None => event.into_event(&defaults)?,
@@ -96,7 +101,8 @@ impl Prepare {
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));
         }
-        Ok((Outgoing::new(way.topic().clone(), event), size))
+        let outgoing = Outgoing::new(way.topic().clone(), event);
+        Ok((outgoing.with_schema(schema), size))
     }
 
     /// Whether a transaction may hold so much.

@@ -427,6 +427,11 @@ impl Way {
         self.resolved.codec
     }
 
+    /// Whether the schemas of its data stand in a registry.
+    pub fn is_registered(&self) -> bool {
+        self.resolved.schema_registry
+    }
+
     /// The topic.
     pub fn topic(&self) -> &Topic {
         &self.resolved.topic

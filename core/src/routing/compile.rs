@@ -7,7 +7,7 @@ use crate::config::{
     Config, DefaultRoute, Origin, PublishConfig, RouteConfig, RouteOrigins, nearest,
 };
 use crate::pattern::PatternMap;
-use crate::{Error, Pattern, Result, Text};
+use crate::{Codec, Error, Pattern, Result, Text};
 
 impl RouteTable {
     /// Checks the routes of a config and compiles them.
@@ -17,7 +17,8 @@ impl RouteTable {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), with file, line and key, for two routes
     /// with the same pattern; a route that can never win against another; a transport that the
     /// config does not have; a topic template that is malformed, or that takes a segment which
-    /// the types of its route may not have.
+    /// the types of its route may not have;
+    /// [`ErrorKind::MissingFeature`](crate::ErrorKind::MissingFeature) for a codec that is not compiled in.
     pub fn compile(config: &Config) -> Result<Self> {
         let routes = config.routes.iter().enumerate();
         let routes = routes
@@ -44,6 +45,7 @@ fn route(index: usize, route: &RouteConfig, config: &Config) -> Result<Route> {
     check_transport(&route.transport, &origins.transport, &path, config)?;
     check_fallback(&route.publish, origins, &path, config)?;
     let at_least = route.pattern.segments().len();
+    check_codec(route.codec, route.schema_registry, origins, &path)?;
     let topic = template(&route.topic, &origins.topic, &path, at_least, || {
         format!("the types of `{}`", route.pattern)
     })?;
@@ -51,6 +53,7 @@ fn route(index: usize, route: &RouteConfig, config: &Config) -> Result<Route> {
         Some((index, &route.pattern)),
         &route.transport,
         topic.with_prefix(&config.topic_prefix(&route.transport)),
+        (route.codec, route.schema_registry),
         &origins.pattern,
     ))
 }
@@ -60,11 +63,18 @@ fn default_route(route: &DefaultRoute, config: &Config) -> Result<Route> {
     let origins = &route.origins;
     check_transport(&route.transport, &origins.transport, path, config)?;
     check_fallback(&route.publish, origins, path, config)?;
+    check_codec(route.codec, route.schema_registry, origins, path)?;
     let topic = template(&route.topic, &origins.topic, path, 1, || {
         "the types of the default".to_owned()
     })?;
     let topic = topic.with_prefix(&config.topic_prefix(&route.transport));
-    Ok(Route::new(None, &route.transport, topic, &origins.pattern))
+    Ok(Route::new(
+        None,
+        &route.transport,
+        topic,
+        (route.codec, route.schema_registry),
+        &origins.pattern,
+    ))
 }
 
 impl Route {
@@ -72,6 +82,7 @@ impl Route {
         pattern: Option<(usize, &Pattern)>,
         transport: &Text,
         topic: TopicTemplate,
+        (codec, schema_registry): (Codec, bool),
         origin: &Origin,
     ) -> Self {
         let fixed = topic.fixed();
@@ -80,6 +91,8 @@ impl Route {
             pattern: pattern.map(|(_, pattern)| pattern.clone()),
             transport: transport.clone(),
             topic,
+            codec,
+            schema_registry,
             origin: origin.clone(),
             fixed: None,
         };
@@ -97,6 +110,28 @@ fn check_fallback(
     publish.fallback.as_ref().map_or(Ok(()), |fallback| {
         let path = format!("{path}.fallback");
         check_transport(&fallback.transport, &origins.fallback, &path, config)
+    })
+}
+
+/// A codec that is not compiled in is found out at start, not at the first event.
+fn check_codec(
+    codec: Codec,
+    schema_registry: bool,
+    origins: &RouteOrigins,
+    path: &str,
+) -> Result<()> {
+    if schema_registry && !matches!(codec, Codec::Avro | Codec::Protobuf) {
+        let codec = codec.name();
+        let what = format!("data that the codec `{codec}` writes have no schema in a registry");
+        let path = format!("{path}.schema_registry");
+        let error = origins.schema_registry.error(&path, &what);
+        return Err(error.with_note("choose `codec = \"avro\"` or `\"protobuf\"`"));
+    }
+    codec.check().map_err(|error| {
+        let path = format!("{path}.codec");
+        let place = origins.codec.error(&path, error.message());
+        let placed = Error::new(error.kind(), place.message());
+        error.notes().iter().fold(placed, Error::with_note)
     })
 }
 

@@ -62,6 +62,8 @@ pub struct Resolved {
     pub route: Option<usize>,
     /// How data is written on the route.
     pub codec: Codec,
+    /// Whether the schemas of the data stand in a [registry](crate::registry).
+    pub schema_registry: bool,
 }
 
 /// A route, or the default, which has no pattern.
@@ -71,6 +73,8 @@ struct Route {
     pattern: Option<Pattern>,
     transport: Text,
     topic: TopicTemplate,
+    codec: Codec,
+    schema_registry: bool,
     origin: Origin,
     /// The way of every type, if the topic does not depend on it.
     fixed: Option<Arc<Resolved>>,
@@ -185,7 +189,8 @@ impl Route {
             topic,
             pattern: self.pattern.clone(),
             route: self.index,
-            codec: Codec::default(),
+            codec: self.codec,
+            schema_registry: self.schema_registry,
         }
     }
 

@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use super::{Headers, Position, RawRecord};
+use crate::codec::{self, DataSchema};
 use crate::{Error, Event, Topic};
 
 /// A received event, or bytes that are none, with where it came from.
@@ -13,6 +16,8 @@ pub struct Delivery {
     content: Result<Event, Box<Undecodable>>,
     /// The record of an event that a format read.
     record: Option<Box<RawRecord>>,
+    /// What a registry says of the schema that the data name.
+    schema: Option<Box<Result<Arc<DataSchema>, Error>>>,
 }
 
 /// A record that is no event: kept as it came, so that nothing is lost.
@@ -38,6 +43,7 @@ impl Delivery {
             headers,
             content: Ok(event),
             record: None,
+            schema: None,
         }
     }
 
@@ -59,6 +65,7 @@ impl Delivery {
             headers: Headers::new(),
             content,
             record: None,
+            schema: None,
         }
     }
 
@@ -101,6 +108,23 @@ impl Delivery {
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
+    }
+
+    /// Sets what a [registry](crate::registry) says of the schema that the data name: the schema, or why
+    /// there is none. Data are kept as they came.
+    #[must_use]
+    pub fn with_schema(mut self, schema: Result<Arc<DataSchema>, Error>) -> Self {
+        self.schema = Some(Box::new(schema));
+        self
+    }
+
+    /// Reads the data by the schema that a registry gave for them, if they name one.
+    pub(crate) fn read_data<T>(&self, read: impl FnOnce() -> crate::Result<T>) -> crate::Result<T> {
+        match self.schema.as_deref() {
+            None => read(),
+            Some(Ok(schema)) => codec::written_with(Some(schema), read),
+            Some(Err(error)) => Err(error.duplicate()),
+        }
     }
 
     /// What settles it.

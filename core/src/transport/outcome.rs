@@ -1,4 +1,5 @@
 use super::{Headers, Position, RawRecord};
+use crate::codec::DataSchema;
 use crate::{Error, Event, Result, Topic};
 
 /// What to publish, and where.
@@ -11,6 +12,9 @@ pub struct Outgoing {
     pub content: Content,
     /// Headers of the record beside the event's attributes.
     pub headers: Headers,
+    /// The schema of the data, where a [registry](crate::registry) is to know it: the data are as their
+    /// codec writes them, and are put into a frame on the way.
+    pub schema: Option<&'static DataSchema>,
 }
 
 /// An event, or a record that is published as it is.
@@ -30,6 +34,7 @@ impl Outgoing {
             topic,
             content: Content::Event(event),
             headers: Headers::new(),
+            schema: None,
         }
     }
 
@@ -39,6 +44,7 @@ impl Outgoing {
             topic,
             content: Content::Raw(Box::new(record)),
             headers: Headers::new(),
+            schema: None,
         }
     }
 
@@ -46,6 +52,13 @@ impl Outgoing {
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// Sets the schema that a registry is to know.
+    #[must_use]
+    pub fn with_schema(mut self, schema: Option<&'static DataSchema>) -> Self {
+        self.schema = schema;
         self
     }
 

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{DataVersion, major};
-use crate::codec::is_json;
+use crate::codec::{self, Codec};
 use crate::event::TypeInfo;
 use crate::{BoxError, Error, ErrorKind, Event, Result, Text};
 
 type Step = dyn Fn(Value) -> Result<Value, BoxError> + Send + Sync;
 
-/// A step from one major version of an event type's data to a later one, on its JSON.
+/// A step from one major version of an event type's data to a later one, on its JSON: of data written otherwise, on the JSON
+/// that says the same.
 ///
 /// ```
 /// use polybus_core::version::Migration;
@@ -143,7 +144,7 @@ impl Migrations {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] if the data are not JSON, or a step fails.
+    /// [`ErrorKind::Decode`] if the data can't be turned into JSON, or a step fails.
     pub(crate) fn migrate(&self, event: &Event, wanted: &str) -> Result<Option<Event>> {
         let Some(chain) = self.chain(event, wanted) else {
             return Ok(None);
@@ -155,21 +156,15 @@ impl Migrations {
                 event.event_type()
             ))
         };
-        let (content_type, data) = (event.content_type(), event.data());
-        let (Some(data), true) = (data, content_type.is_none_or(is_json)) else {
-            return Err(failed(
-                "only JSON data can be migrated by a step on JSON".to_owned(),
-            ));
-        };
-        let mut value: Value = serde_json::from_slice(data)
-            .map_err(|error| failed(format!("the data to migrate are no JSON: {error}")))?;
+        let mut value = codec::to_json(event)?;
         for step in chain {
             value = (step.step)(value)
                 .map_err(|error| failed(format!("migration {step:?} failed: {error}")))?;
         }
         let data = Bytes::from(value.to_string());
-        let migrated = event.to_builder().data_version(wanted).data(data).build()?;
-        Ok(Some(migrated))
+        let migrated = event.to_builder().data_version(wanted);
+        let migrated = migrated.content_type(Codec::Json.content_type());
+        Ok(Some(migrated.data(data).build()?))
     }
 
     fn chain(&self, event: &Event, wanted: &str) -> Option<Vec<&Migration>> {

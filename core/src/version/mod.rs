@@ -8,7 +8,8 @@
 //! - typed, `#[event(from = UserCreatedV1)]` on the new struct with a `TryFrom<UserCreatedV1>`, which
 //!   the compiler checks;
 //! - or on raw JSON, as a [`Migration`] that a program registers, which is checked when a subscription
-//!   starts.
+//!   starts. Data in MessagePack are turned into JSON for it, and so are those in Avro whose schema a
+//!   registry has; Protobuf does not say what its fields are, and has typed steps alone.
 //!
 //! Steps form a chain. An event that no chain leads to the handler's version becomes a dead letter that
 //! says so. Dead letters hold the data as they came, whatever steps they took.
@@ -26,7 +27,7 @@ use serde::de::DeserializeOwned;
 pub use migration::{Migration, Migrations};
 
 use crate::event::{EventData, TypeInfo};
-use crate::{Codec, Error, ErrorKind, Event, Result};
+use crate::{Error, ErrorKind, Event, Result};
 
 /// A semantic version of data: `1.2.0`. What leaves out parts is read with zeros there: `1` is `1.0.0`.
 ///
@@ -165,7 +166,7 @@ pub(crate) fn decode<T: EventData + DeserializeOwned>(
 /// What [`EventData::from_event`] does unless told otherwise.
 pub(crate) fn decode_same<T: EventData + DeserializeOwned>(event: &Event) -> Result<T> {
     match stands::<T>(event)? {
-        Ordering::Equal => Codec::decode(event),
+        Ordering::Equal => T::wire().decode(event),
         _ => Err(unsupported(
             event,
             taken::<T>(event).map_or("", |info| info.version),

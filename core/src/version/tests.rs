@@ -138,7 +138,7 @@ fn a_step_that_fails_says_which_and_why() {
     let text = decode::<User>(&binary, Some(&steps))
         .unwrap_err()
         .to_string();
-    assert!(text.contains("only JSON data"), "{text}");
+    assert!(text.contains("`image/png`"), "{text}");
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn an_override_of_an_unknown_key_names_the_variable() {
         (
             "POLYBUS__servic__name",
             "s",
-            "servic: unknown key; known: service, transports, routing, publishing, routes, subscriptions, topics, \
+            "servic: unknown key; known: service, transports, schema_registry, routing, publishing, routes, subscriptions, topics, \
          topic_defaults, profile, profiles\
              \n  did you mean `service`?",
         ),
