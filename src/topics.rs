@@ -14,8 +14,8 @@ impl Topics {
         Self { bus }
     }
 
-    /// Creates the topics of all routes that do not exist yet, with the server's defaults, and
-    /// leaves the others as they are. Topics of a template that depends on the event's type are
+    /// Creates the topics of all routes that do not exist yet, with the number of partitions that
+    /// their routes say and else the server's defaults, and leaves the others as they are. Topics of a template that depends on the event's type are
     /// not known here; [`create`](Self::create) makes them.
     ///
     /// # Errors
@@ -23,7 +23,13 @@ impl Topics {
     /// Those of the server: no right to create topics, not reachable.
     pub async fn ensure(&self) -> Result<()> {
         for (transport, topics) in self.known() {
-            let specs: Vec<_> = topics.into_iter().map(TopicSpec::new).collect();
+            let specs: Vec<_> = topics
+                .into_iter()
+                .map(|(topic, partitions)| TopicSpec {
+                    partitions,
+                    ..TopicSpec::new(topic)
+                })
+                .collect();
             self.create(&transport, &specs).await?;
         }
         Ok(())
@@ -101,8 +107,7 @@ impl Topics {
     }
 
     fn topic(&self, transport: &str, topic: &Topic) -> Topic {
-        let prefix = self.bus.inner.config.topic_prefix(transport);
-        prefix.apply(topic.name())
+        self.bus.inner.config.topic(transport, topic.name())
     }
 
     fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {
@@ -117,23 +122,23 @@ impl Topics {
     }
 
     /// The topics that routes name outright, for each transport.
-    fn known(&self) -> Vec<(Text, Vec<Text>)> {
+    fn known(&self) -> Vec<(Text, Vec<(Text, Option<u32>)>)> {
         let config = &self.bus.inner.config;
         let known = |name: &Text| {
             let routes = config
                 .routes
                 .iter()
                 .filter(|route| route.transport == *name);
-            let topics = routes.map(|route: &RouteConfig| route.topic.clone());
+            let topics = routes.map(|route: &RouteConfig| (route.topic.clone(), route.partitions));
             let default = config
                 .routing
                 .default
                 .iter()
                 .filter(|route| route.transport == *name);
-            let topics = topics.chain(default.map(|route| route.topic.clone()));
+            let topics = topics.chain(default.map(|route| (route.topic.clone(), route.partitions)));
             (
                 name.clone(),
-                topics.filter(|topic| !topic.contains('{')).collect(),
+                topics.filter(|(topic, _)| !topic.contains('{')).collect(),
             )
         };
         config.transports.keys().map(known).collect()

@@ -305,6 +305,7 @@ impl Running<'_> {
             None => (origin.transport.clone(), Topic::new(origin.topic.clone())),
         };
         let transport = self.replay.transport.clone().unwrap_or(transport);
+        let topic = self.bus.routes().topic(&transport, &topic);
         let mark = [provenance::REPLAYED, provenance::REPLAY];
         let is_mark = |name: &str| mark.iter().any(|it| it.eq_ignore_ascii_case(name));
         let kept = letter.headers().iter().filter(|(name, _)| !is_mark(name));

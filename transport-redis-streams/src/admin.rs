@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::client::{Cmd, Value};
 use crate::connection::Link;
-use crate::{reply, scripts};
+use crate::{partition, reply, scripts};
 
-/// Manages streams: a stream is a topic of one partition.
+/// Manages streams: a stream is a topic of one partition, or a partition of a topic.
 #[derive(Clone)]
 pub struct RedisAdmin {
     link: Arc<Link>,
@@ -139,8 +139,16 @@ impl Admin for RedisAdmin {
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
         let deadline = self.deadline();
         for topic in topics {
-            if !self.exists(&topic.name, "create topic", deadline).await? {
-                self.create(&topic.name, deadline).await?;
+            let named = Topic::new(topic.name.clone());
+            let named = match topic.partitions {
+                Some(partitions) => named.with_partitions(partitions),
+                None => named,
+            };
+            for stream in partition::streams(&named) {
+                let name = stream.name();
+                if !self.exists(name, "create topic", deadline).await? {
+                    self.create(name, deadline).await?;
+                }
             }
         }
         Ok(())
@@ -150,14 +158,18 @@ impl Admin for RedisAdmin {
         let deadline = self.deadline();
         let mut found = Vec::with_capacity(topics.len());
         for topic in topics {
-            let name = topic.name();
-            found.push(match self.exists(name, "describe", deadline).await? {
-                true => {
-                    let events = self.count(name, "describe", deadline).await?;
-                    Some(TopicDescription::new(name, 1, events))
+            let streams = partition::streams(topic);
+            let partitions = topic.partitions().unwrap_or(1);
+            let mut events = None;
+            for stream in streams {
+                let name = stream.name();
+                if self.exists(name, "describe", deadline).await? {
+                    let more = self.count(name, "describe", deadline).await?;
+                    events = Some(events.unwrap_or(0) + more);
                 }
-                false => None,
-            });
+            }
+            let name = topic.name();
+            found.push(events.map(|events| TopicDescription::new(name, partitions, events)));
         }
         Ok(found)
     }
@@ -166,8 +178,13 @@ impl Admin for RedisAdmin {
         let deadline = self.deadline();
         let mut lags = Vec::with_capacity(topics.len());
         for topic in topics {
-            let lag = self.lag_of(group, topic.name(), deadline).await;
-            lags.push(lag.map_err(|error| error.with_topic(topic.name()))?);
+            let mut total = Lag::default();
+            for stream in partition::streams(topic) {
+                let lag = self.lag_of(group, stream.name(), deadline).await;
+                let lag = lag.map_err(|error| error.with_topic(topic.name()))?;
+                total = Lag::new(total.waiting + lag.waiting, total.pending + lag.pending);
+            }
+            lags.push(total);
         }
         Ok(lags)
     }

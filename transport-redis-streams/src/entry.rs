@@ -8,6 +8,7 @@ use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::Cmd;
+use crate::partition;
 use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
@@ -29,7 +30,9 @@ const KEY: &str = "k:";
 pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u8>) -> Cmd {
     let fields = 2 * (2 + outgoing.headers.len());
     let mut command = Cmd::with_capacity(6 + fields, outgoing.size() + 256);
-    command.arg("XADD").arg(outgoing.topic.name());
+    command
+        .arg("XADD")
+        .arg(partition::stream_of(outgoing).as_ref());
     writing.append_trim(&mut command);
     command.arg("*");
     append_fields(outgoing, writing.format, scratch, &mut command);

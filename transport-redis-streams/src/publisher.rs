@@ -13,6 +13,7 @@ use crate::client::{Client, Cmd, Pipeline, Value};
 use crate::config::RedisConfig;
 use crate::connection::{Link, Sent};
 use crate::entry;
+use crate::partition;
 use crate::error::{Failure, Origin, again};
 use crate::reply;
 use crate::scatter::Scatter;
@@ -65,7 +66,8 @@ impl RedisPublisher {
             return Err(self.closed_error());
         }
         if let Some(nodes) = self.link.nodes() {
-            *outcomes = Scatter::new(nodes, &self.writing, batch, deadline)
+            let streams: Vec<_> = batch.iter().map(partition::stream_of).collect();
+            *outcomes = Scatter::new(nodes, &self.writing, batch, &streams, deadline)
                 .publish()
                 .await;
             return Ok(());
@@ -209,7 +211,10 @@ pub(crate) fn outcome(origin: &Origin, event: &Outgoing, reply: Value) -> Outcom
     let error = match reply {
         Value::ServerError(error) => origin.error(Failure::Server(error), "publish"),
         reply => match reply::entry_id(&reply) {
-            Some(id) => return Outcome::Accepted(id.position()),
+            Some(id) => {
+                let partition = partition::partition_of(event);
+                return Outcome::Accepted(id.position(partition));
+            }
             None => origin.malformed("publish"),
         },
     };

@@ -57,6 +57,7 @@ macro_rules! route_keys {
         #[serde(deny_unknown_fields)]
         struct $name {
             $($key: $type,)*
+            partitions: Option<u32>,
             #[serde(default)]
             batch: BatchConfig,
             #[serde(default)]
@@ -216,6 +217,7 @@ fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {
         default: Some(DefaultRoute {
             transport: keys.transport,
             topic: keys.topic,
+            partitions: keys.partitions,
             publish,
             origins: RouteOrigins {
                 pattern: node.origin.clone(),
@@ -235,6 +237,7 @@ fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
             transport: keys.transport,
             topic: keys.topic,
             format: keys.format,
+            partitions: keys.partitions,
             publish,
             origins: route_origins(node),
         })
@@ -249,6 +252,7 @@ fn route_origins(node: &Node) -> RouteOrigins {
         topic: origin(node, &["topic"]),
         fallback: origin(node, &["fallback", "transport"]),
         format: origin(node, &["format"]),
+        partitions: origin(node, &["partitions"]),
     }
 }
 

@@ -100,6 +100,8 @@ pub struct DefaultRoute {
     pub transport: Text,
     /// The topic's name or template, as in [`RouteConfig::topic`].
     pub topic: Text,
+    /// Into how many partitions the topic is divided, as in [`RouteConfig::partitions`].
+    pub partitions: Option<u32>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -111,6 +113,7 @@ impl DefaultRoute {
         Self {
             transport: transport.into(),
             topic: topic.into(),
+            partitions: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -131,6 +134,11 @@ pub struct RouteConfig {
     pub topic: Text,
     /// The [format](crate::format) of the topic's records. Default: the transport's own, CloudEvents.
     pub format: Option<Text>,
+    /// Into how many partitions the topic is divided, 1 to 1,024. Order per key then holds across
+    /// all members of a group on Redis Streams too. Everything that names the topic must say the
+    /// same, in every service; the number can't be changed later. Default: as the server has it,
+    /// and undivided on Redis Streams.
+    pub partitions: Option<u32>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -144,6 +152,7 @@ impl RouteConfig {
             transport: transport.into(),
             topic: topic.into(),
             format: None,
+            partitions: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -163,4 +172,5 @@ pub(crate) struct RouteOrigins {
     pub(crate) topic: Origin,
     pub(crate) fallback: Origin,
     pub(crate) format: Origin,
+    pub(crate) partitions: Origin,
 }
