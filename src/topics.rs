@@ -25,9 +25,9 @@ impl Topics {
         for (transport, topics) in self.known() {
             let specs: Vec<_> = topics
                 .into_iter()
-                .map(|(topic, partitions)| TopicSpec {
-                    partitions,
-                    ..TopicSpec::new(topic)
+                .map(|(topic, partitions)| {
+                    let spec = TopicSpec::new(topic);
+                    partitions.into_iter().fold(spec, TopicSpec::partitions)
                 })
                 .collect();
             self.create(&transport, &specs).await?;

@@ -25,7 +25,7 @@ usage: torture [run] [options]      breaks a bus of several processes, and judge
   --consumers N             default: 3
   --keys N                  default: 50
   --rate N                  events a second; default: 500
-  --partitions N            of the topic (kafka); default: 4
+  --partitions N            of the topic; default: 4 on kafka, none on redis
   --window A-B              seconds of a fault; default: 10-20
   --heal N                  seconds after it; default: 10
   --directory DIR           where journals and the report go; default: target/torture/SEED
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     pub(crate) consumers: usize,
     pub(crate) keys: usize,
     pub(crate) rate: f64,
-    pub(crate) partitions: u32,
+    pub(crate) partitions: Option<u32>,
     pub(crate) window: RangeInclusive<u64>,
     pub(crate) heal: Duration,
     /// How long the rest may take once nothing is broken any more.
@@ -61,7 +61,7 @@ impl Options {
             consumers: 3,
             keys: 50,
             rate: 500.0,
-            partitions: 4,
+            partitions: None,
             window: 10..=20,
             heal: Duration::from_secs(10),
             drain_within: Duration::from_secs(90),
@@ -107,7 +107,7 @@ impl Options {
             "--consumers" => self.consumers = value.parse()?,
             "--keys" => self.keys = value.parse()?,
             "--rate" => self.rate = value.parse()?,
-            "--partitions" => self.partitions = value.parse()?,
+            "--partitions" => self.partitions = Some(value.parse()?),
             "--window" => {
                 let (from, to) = value.split_once('-').ok_or("a window is as 10-20")?;
                 self.window = from.parse()?..=to.parse()?;

@@ -26,7 +26,7 @@ const PAGE: usize = 5_000;
 pub(crate) struct Server {
     pub(crate) proxy: TcpProxy,
     backend: Backend,
-    partitions: u32,
+    partitions: Option<u32>,
     down: Option<Down>,
 }
 
@@ -54,12 +54,15 @@ pub(crate) struct Record {
     pub(crate) value: String,
     /// Partition and offset; on Redis the two numbers of the entry's id.
     pub(crate) position: (u64, u64),
+    /// Which of the topic's streams (Redis).
+    #[serde(default)]
+    pub(crate) stream: u32,
     /// When it was stored, in milliseconds since 1970.
     pub(crate) time: u64,
 }
 
 impl Server {
-    pub(crate) async fn start(kind: Kind, partitions: u32) -> Result<Self, Failure> {
+    pub(crate) async fn start(kind: Kind, partitions: Option<u32>) -> Result<Self, Failure> {
         let proxy = TcpProxy::start().await?;
         let backend = match kind {
             Kind::Kafka => Backend::Kafka(KafkaServer::start_behind(&proxy).await?),
@@ -87,9 +90,21 @@ impl Server {
 
     pub(crate) async fn create_topic(&self, topic: &str) -> Result<(), Failure> {
         if let Backend::Kafka(server) = &self.backend {
-            server.create_topic(topic, self.partitions).await?;
+            server.create_topic(topic, self.on_kafka()).await?;
         }
         Ok(())
+    }
+
+    fn on_kafka(&self) -> u32 {
+        self.partitions.unwrap_or(4)
+    }
+
+    /// The streams of a topic (Redis).
+    fn streams(&self, topic: &str) -> Vec<String> {
+        match self.partitions {
+            None => vec![topic.to_owned()],
+            Some(partitions) => (0..partitions).map(|it| stream_name(topic, it)).collect(),
+        }
     }
 
     /// Breaks the server until it is [restored](Self::restore).
@@ -139,7 +154,14 @@ impl Server {
             Backend::Redis(server) => {
                 let mut connection = connect(server).await?;
                 redis::cmd("XADD")
-                    .arg(&[topic, "*", "ce", "{", "data", value])
+                    .arg(&[
+                        self.streams(topic)[0].as_str(),
+                        "*",
+                        "ce",
+                        "{",
+                        "data",
+                        value,
+                    ])
                     .exec_async(&mut connection)
                     .await?;
             }
@@ -156,25 +178,43 @@ impl Server {
     }
 
     /// What the group is done with.
-    pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Step, Failure> {
+    pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Vec<Step>, Failure> {
         match &self.backend {
-            Backend::Redis(server) => acknowledged(server, topic, group).await,
+            Backend::Redis(server) => acknowledged(server, &self.streams(topic), group).await,
             Backend::Kafka(server) => {
                 let (brokers, topic, group) = (
                     server.brokers().to_owned(),
                     topic.to_owned(),
                     group.to_owned(),
                 );
-                let partitions = self.partitions;
-                blocking(move || committed(&brokers, &topic, &group, partitions)).await
+                let partitions = self.on_kafka();
+                let committed =
+                    blocking(move || committed(&brokers, &topic, &group, partitions)).await?;
+                Ok(vec![committed])
             }
         }
     }
 
-    /// Every record of a topic, in order; none of one that does not exist.
+    /// Every record of the topic, those of a partition in order.
     pub(crate) async fn read(&self, topic: &str) -> Result<Vec<Record>, Failure> {
+        self.read_all(topic, &self.streams(topic)).await
+    }
+
+    /// Every dead letter of the topic; none if there is no such topic.
+    pub(crate) async fn read_dead(&self, topic: &str) -> Result<Vec<Record>, Failure> {
+        let topic = format!("{topic}.dlq");
+        self.read_all(&topic, std::slice::from_ref(&topic)).await
+    }
+
+    async fn read_all(&self, topic: &str, streams: &[String]) -> Result<Vec<Record>, Failure> {
         match &self.backend {
-            Backend::Redis(server) => read_stream(server, topic).await,
+            Backend::Redis(server) => {
+                let mut records = Vec::new();
+                for (stream, name) in (0..).zip(streams) {
+                    records.extend(read_stream(server, stream, name).await?);
+                }
+                Ok(records)
+            }
             Backend::Kafka(server) => {
                 let (brokers, topic) = (server.brokers().to_owned(), topic.to_owned());
                 blocking(move || read_topic(&brokers, &topic)).await
@@ -197,11 +237,42 @@ async fn connect(server: &RedisServer) -> Result<redis::aio::MultiplexedConnecti
         .await?)
 }
 
-async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<Step, Failure> {
+/// The name of a partition of a topic (Redis).
+pub(crate) fn stream_name(topic: &str, partition: u32) -> String {
+    format!("{{{topic}:{partition}}}")
+}
+
+async fn acknowledged(
+    server: &RedisServer,
+    streams: &[String],
+    group: &str,
+) -> Result<Vec<Step>, Failure> {
     let mut connection = connect(server).await?;
+    let (mut steps, mut total) = (Vec::new(), 0);
+    for (stream, topic) in (0..).zip(streams) {
+        let step = acknowledged_of(&mut connection, stream, topic, group).await?;
+        if let Step::Acknowledged { lag, .. } = &step {
+            total += lag;
+        }
+        steps.push(step);
+    }
+    for step in &mut steps {
+        if let Step::Acknowledged { lag, .. } = step {
+            *lag = total;
+        }
+    }
+    Ok(steps)
+}
+
+async fn acknowledged_of(
+    connection: &mut redis::aio::MultiplexedConnection,
+    stream: u32,
+    topic: &str,
+    group: &str,
+) -> Result<Step, Failure> {
     let groups: Vec<HashMap<String, redis::Value>> = redis::cmd("XINFO")
         .arg(&["GROUPS", topic])
-        .query_async(&mut connection)
+        .query_async(connection)
         .await?;
     let text = |it: &redis::Value| redis::from_redis_value_ref::<String>(it);
     let group_info = groups
@@ -216,11 +287,16 @@ async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<
     // After the position: what is delivered between the two is not taken for acknowledged.
     let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING")
         .arg(&[topic, group, "-", "+", "1000000"])
-        .query_async(&mut connection)
+        .query_async(connection)
         .await?;
     let lag = waiting.ok_or("the server does not know the lag")? + pending.len() as u64;
     let pending = pending.into_iter().map(|(id, ..)| id).collect();
-    Ok(Step::Acknowledged { last, pending, lag })
+    Ok(Step::Acknowledged {
+        stream,
+        last,
+        pending,
+        lag,
+    })
 }
 
 fn asking(brokers: &str, group: &str) -> Result<BaseConsumer, Failure> {
@@ -298,6 +374,7 @@ fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
                 u64::try_from(message.partition())?,
                 u64::try_from(message.offset())?,
             ),
+            stream: 0,
             time: u64::try_from(message.timestamp().to_millis().unwrap_or(0)).unwrap_or(0),
         });
         let end = left.get(&message.partition());
@@ -308,7 +385,11 @@ fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
     Ok(records)
 }
 
-async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, Failure> {
+async fn read_stream(
+    server: &RedisServer,
+    stream: u32,
+    topic: &str,
+) -> Result<Vec<Record>, Failure> {
     let mut connection = connect(server).await?;
     let (mut records, mut from) = (Vec::new(), "-".to_owned());
     loop {
@@ -328,6 +409,7 @@ async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, F
                 id: attributes.and_then(|it| Some(it.get("id")?.as_str()?.to_owned())),
                 value: fields.get("data").cloned().unwrap_or_default(),
                 position,
+                stream,
                 time: position.0,
             });
         }

@@ -64,10 +64,12 @@ pub(crate) enum Mutant {
     DropSome,
     /// Never acknowledges some of what is done.
     ForgetAck,
+    /// Reads partitions without a lease (Redis).
+    NoLease,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::CommitBeforeProcessing,
         Self::CommitHighestSeen,
         Self::AckBeforeDeadLetter,
@@ -81,6 +83,7 @@ impl Mutant {
         Self::LostWakeUp,
         Self::DropSome,
         Self::ForgetAck,
+        Self::NoLease,
     ];
 
     pub(crate) fn name(self) -> String {
@@ -99,6 +102,8 @@ pub(crate) struct Task {
     /// Where the server is, past the proxy.
     pub(crate) direct: String,
     pub(crate) topic: String,
+    /// Of the topic; nothing for those of the server.
+    pub(crate) partitions: Option<u32>,
     /// Which of its role it is, and its how manyeth life.
     pub(crate) slot: usize,
     pub(crate) life: usize,
@@ -141,10 +146,14 @@ impl Task {
                  drain_deadline = '5s'"
             ),
         };
+        let partitions = match (self.kind, self.partitions) {
+            (Kind::Redis, Some(partitions)) => format!("partitions = {partitions}\n"),
+            _ => String::new(),
+        };
         format!(
             "[service]\nname = 'torture'\nshutdown_deadline = '10s'\n[transports.server]\n{server}\n\
              [[routes]]\npattern = 'torture.*'\ntransport = 'server'\ntopic = '{}'\n\
-             [subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
+             {partitions}[subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
              handler_timeout = '1500ms'\ntakeover_after = '{TAKEOVER_MS}ms'\n\
              retry = {{ max_attempts = 3, base = '20ms', max = '100ms' }}",
             self.topic

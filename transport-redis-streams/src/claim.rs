@@ -8,7 +8,7 @@ use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Cmd, Value};
-use crate::leases::leased;
+use crate::leased;
 use crate::member::{Arrival, Member};
 use crate::reply::{self, Entry};
 use crate::scripts;
@@ -103,13 +103,9 @@ async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Res
     let mut command = match (partition, &token) {
         (Some(partition), Some(token)) => {
             let arguments = [member.group.as_str(), &member.name, token];
-            leased(scripts::CLAIM_LEASED, partition, &arguments)
+            leased::call(scripts::CLAIM_LEASED, partition, &arguments)
         }
-        _ => scripts::on(
-            "XAUTOCLAIM",
-            stream.name(),
-            &[&member.group, &member.name],
-        ),
+        _ => scripts::on("XAUTOCLAIM", stream.name(), &[&member.group, &member.name]),
     };
     command
         .arg(u64::try_from(member.takeover_after.as_millis()).unwrap_or(u64::MAX))

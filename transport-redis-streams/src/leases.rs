@@ -19,8 +19,9 @@ use crate::client::{Cmd, Value};
 use crate::cluster::slot_of;
 use crate::error::Failure;
 use crate::held::InHand;
+use crate::leased::{self, Leased};
 use crate::member::Member;
-use crate::reader::{self, Leased};
+use crate::reader;
 use crate::reply::{self, EntryId};
 use crate::scripts;
 use crate::shares::{looking_order, share};
@@ -75,18 +76,7 @@ fn give_up(member: &Member, partition: &Partition) -> Option<Cmd> {
     let token = partition.token()?;
     let arguments = [member.group.as_str(), &member.name, &token];
     partition.lose();
-    Some(leased(scripts::GIVE_UP, partition, &arguments))
-}
-
-/// The call of a script on a stream and the lease of it.
-pub(crate) fn leased(script: &str, partition: &Partition, arguments: &[&str]) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("EVAL").arg(script).arg(2);
-    command.arg(partition.stream.name()).arg(&partition.lease);
-    for argument in arguments {
-        command.arg(*argument);
-    }
-    command
+    Some(leased::call(scripts::GIVE_UP, partition, &arguments))
 }
 
 /// What this member is called in the lists of members: by when it joined, so that who comes later
@@ -161,7 +151,9 @@ impl Topics {
     async fn tend(&mut self, member: &Arc<Member>) -> Duration {
         self.renew(member).await;
         self.hand_over(member).await;
-        let is_due = self.asked.is_none_or(|asked| asked.elapsed() >= interval(member));
+        let is_due = self
+            .asked
+            .is_none_or(|asked| asked.elapsed() >= interval(member));
         if is_due {
             self.asked = Some(Instant::now());
             if let Err(error) = self.ask_who_is_there(member).await {
@@ -199,7 +191,9 @@ impl Topics {
         &'a mut self,
         member: &'a Member,
     ) -> impl Iterator<Item = (&'a mut Seat, &'a Partition)> {
-        self.seats.iter_mut().zip(&member.partitions[self.range.clone()])
+        self.seats
+            .iter_mut()
+            .zip(&member.partitions[self.range.clone()])
     }
 
     fn complain(&self, member: &Member, error: &Error) {
@@ -235,14 +229,16 @@ impl Topics {
             if !matches!(seat.state, State::Owned | State::Going(_)) {
                 continue;
             }
-            let Some(token) = partition.token() else {
-                // The reader was told that it is not ours.
+            let age = partition.age().unwrap_or_default();
+            let token = partition.token().filter(|_| age < member.takeover_after);
+            let Some(token) = token else {
+                // Somebody found that it has ended, or it has just now.
                 seat.lose(member, partition).await;
                 continue;
             };
-            if partition.age().is_some_and(|age| age >= due) {
+            if age >= due {
                 let arguments = [token.as_str(), &duration];
-                let command = leased(scripts::RENEW, partition, &arguments);
+                let command = leased::call(scripts::RENEW, partition, &arguments);
                 commands.push((partition.stream.clone(), command));
                 renewed.push((seat, partition));
             }
@@ -258,12 +254,7 @@ impl Topics {
                 Ok(Value::Int(1)) => partition.renew(sent),
                 Ok(Value::Int(_)) => seat.lose(member, partition).await,
                 // Nobody knows. It is lost when its time is over.
-                Ok(_) | Err(_) => {
-                    let age = partition.age().unwrap_or_default();
-                    if age >= member.takeover_after {
-                        seat.lose(member, partition).await;
-                    }
-                }
+                Ok(_) | Err(_) => {}
             }
         }
     }
@@ -396,7 +387,7 @@ async fn acquire(member: &Member, partition: &Partition) -> Result<Option<Leased
     let token = format_text!("{}:{}", EventId::generate(), member.name);
     let duration = milliseconds(member.takeover_after);
     let arguments = [member.group.as_str(), &member.name, &token, &duration];
-    let command = leased(scripts::ACQUIRE, partition, &arguments);
+    let command = leased::call(scripts::ACQUIRE, partition, &arguments);
     let name = partition.stream.name();
     let sent = Instant::now();
     let reply = match member.link.ask(name, &command, deadline(member)).await? {

@@ -14,6 +14,7 @@ mod heartbeat;
 mod held;
 mod idempotency;
 mod inbox;
+mod leased;
 mod leases;
 mod member;
 mod partition;

@@ -303,7 +303,13 @@ impl Member {
             let read = arrival.read;
             bytes += read.size;
             let (token, topic) = (AckToken::from(taken), topic.clone());
-            let delivery = delivery(read, token, topic, taken.id.position(partition), &self.config.name);
+            let delivery = delivery(
+                read,
+                token,
+                topic,
+                taken.id.position(partition),
+                &self.config.name,
+            );
             deliveries.push(delivery.with_attempt(arrival.attempt));
         }
         self.inbox.push(deliveries, bytes);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polybus_core::{Result, Text, Topic};
+use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,7 @@ use crate::cluster::{Course, Place, slot_of};
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::Failure;
-use crate::leases;
+use crate::leased::{Leased, first_id, milliseconds};
 use crate::member::{Arrival, Member, ReadBy, Reading};
 use crate::reply::{self, EntryId};
 use crate::resp::{Cursor, Part};
@@ -33,18 +33,6 @@ const FIRST_ENTRY_SIZE: usize = 1024 * 1024;
 
 /// How many pending entries are looked at in one step.
 const PAGE: usize = 100;
-
-/// A stream that is read by a lease.
-#[derive(Clone)]
-pub(crate) struct Leased {
-    pub(crate) source: u32,
-    /// What stands in the lease.
-    pub(crate) token: Text,
-    /// A new entry is behind this one.
-    pub(crate) last: EntryId,
-    /// The reader is to end.
-    pub(crate) stop: CancellationToken,
-}
 
 /// Reads until the member stops or fails for good: all streams that are not leased, or on a cluster
 /// those of a slot; or one that is, until the lease ends. No answer of the server is ever dropped
@@ -204,7 +192,10 @@ impl<'a> Session<'a> {
         let ended = self.read_on(&mut desk, &mut out).await;
         // What is out still is answered as well, or fails at once.
         for read in out {
-            if let Ok(answer) = desk.answer(&read).await {
+            // Of a leased stream what the first of them brought is missing, and comes again before.
+            if let Ok(answer) = desk.answer(&read).await
+                && self.leased.is_none()
+            {
                 self.deliver(answer, &read)?;
             }
         }
@@ -397,8 +388,12 @@ impl<'a> Session<'a> {
         let (block, count) = (self.block(), self.count());
         let mut packed = Vec::new();
         let asking = desk.place.as_ref().is_some_and(|place| place.asking);
-        let commands = self.commands(count, may_block.then_some(block));
-        let before = commands.len() - 1 + usize::from(asking) * commands.len();
+        let block_for = may_block.then_some(block);
+        let commands = match &self.leased {
+            Some(leased) => leased.commands(self.member, count, block_for),
+            None => vec![self.command(count, block_for)],
+        };
+        let before = commands.len().saturating_sub(1) + usize::from(asking) * commands.len();
         for command in commands {
             if asking {
                 packed.extend(Cmd::new().arg("ASKING").get_packed_command());
@@ -496,28 +491,6 @@ impl<'a> Session<'a> {
         config.count.min(room).max(1)
     }
 
-    /// The commands of a read; the last one is that which takes entries.
-    fn commands(&self, count: usize, block: Option<Duration>) -> Vec<Cmd> {
-        let partition = |leased: &Leased| self.member.partition(leased.source);
-        let leased = self.leased.as_ref();
-        let Some((leased, partition)) = leased.and_then(|it| Some((it, partition(it)?))) else {
-            return vec![self.command(count, block)];
-        };
-        let member = self.member;
-        let arguments = [member.group.as_str(), &member.name, &leased.token];
-        let mut read = leases::leased(scripts::READ_LEASED, partition, &arguments);
-        read.arg(count);
-        let Some(block) = block else {
-            return vec![read];
-        };
-        let mut wait = Cmd::new();
-        wait.arg("XREAD").arg("COUNT").arg(1);
-        wait.arg("BLOCK").arg(milliseconds(block));
-        wait.arg("STREAMS").arg(partition.stream.name());
-        wait.arg(leased.last.to_string());
-        vec![wait, read]
-    }
-
     fn command(&self, count: usize, block: Option<Duration>) -> Cmd {
         let member = self.member;
         let mut command = Cmd::new();
@@ -582,8 +555,7 @@ impl<'a> Session<'a> {
         self.note_size(&arrivals);
         if let Some(leased) = &mut self.leased {
             leased.last = arrivals.last().map_or(leased.last, |arrival| arrival.id);
-            let partition = self.member.partition(source);
-            if !partition.is_some_and(|it| it.is_held_by(&leased.token)) {
+            if !leased.is_held(self.member) {
                 // They are pending, and go to whoever takes the lease.
                 return Some(());
             }
@@ -604,23 +576,6 @@ impl<'a> Session<'a> {
         let named = |(_, stream): &&(u32, Topic)| stream.name().as_bytes() == name;
         self.streams.iter().find(named).map(|(source, _)| *source)
     }
-}
-
-fn milliseconds(block: Duration) -> u64 {
-    u64::try_from(block.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The id of the first entry in the answer of an `XREAD`.
-fn first_id(answer: &[u8]) -> Option<EntryId> {
-    let mut cursor = Cursor::new(answer);
-    if cursor.array()? == 0 || cursor.array()? != 2 {
-        return None;
-    }
-    cursor.skip()?;
-    if cursor.array()? == 0 || cursor.array()? != 2 {
-        return None;
-    }
-    EntryId::parse(cursor.bytes()?)
 }
 
 /// `[id, [field, value, ...]]`

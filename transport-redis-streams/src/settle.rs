@@ -9,7 +9,7 @@ use polybus_core::{Error, ErrorKind, Result, Topic};
 use crate::client::{Cmd, Value};
 use crate::error::{Failure, again};
 use crate::held::{Course, InHand};
-use crate::leases::leased;
+use crate::leased;
 use crate::member::Member;
 use crate::reply;
 use crate::scripts::{self, Possession};
@@ -66,7 +66,7 @@ impl RedisSettler {
             Course::AckIfOwn => match member.partition(request.source).map(|it| (it, it.token())) {
                 Some((partition, Some(token))) => {
                     let arguments = [arguments[0], arguments[1], &token];
-                    leased(scripts::ACK_LEASED, partition, &arguments)
+                    leased::call(scripts::ACK_LEASED, partition, &arguments)
                 }
                 _ => scripts::call(scripts::ACK, stream.name(), &arguments),
             },

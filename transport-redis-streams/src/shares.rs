@@ -41,7 +41,8 @@ mod tests {
             for (rank, member) in members.iter().enumerate() {
                 let count = owners.len();
                 let share = share(count, members.len(), rank);
-                let owned = |owners: &Owners| owners.iter().flatten().filter(|it| *it == member).count();
+                let owned =
+                    |owners: &Owners| owners.iter().flatten().filter(|it| *it == member).count();
                 for index in (0..count).rev() {
                     if owned(owners) > share && owners[index] == Some(member) {
                         owners[index] = None;

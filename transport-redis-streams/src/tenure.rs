@@ -98,15 +98,21 @@ impl Partition {
     /// Whether what came by this lease may still be handed out.
     pub(crate) fn is_held_by(&self, token: &str) -> bool {
         let tenure = self.lock();
-        tenure.as_ref().is_some_and(|it| !it.going && it.token == token)
-    }
-
-    /// Whether it is ours beyond doubt and to stay, where leases end after `duration`.
-    pub(crate) fn is_ours(&self, duration: Duration) -> bool {
-        let tenure = self.lock();
         tenure
             .as_ref()
-            .is_some_and(|it| !it.going && it.fresh.elapsed() < duration)
+            .is_some_and(|it| !it.going && it.token == token)
+    }
+
+    /// Whether it is ours beyond doubt and to stay, where leases end after `duration`. One that is
+    /// found too old here has ended, even if the server would renew it: something was refused because
+    /// of it, and must come again before what is behind it.
+    pub(crate) fn is_ours(&self, duration: Duration) -> bool {
+        let mut tenure = self.lock();
+        let is_late = |it: &Tenure| it.fresh.elapsed() >= duration;
+        if tenure.as_ref().is_some_and(is_late) {
+            *tenure = None;
+        }
+        tenure.as_ref().is_some_and(|it| !it.going)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Tenure>> {
@@ -133,7 +139,10 @@ mod tests {
     #[test]
     fn sources_are_counted_over_all_partitioned_topics() {
         let all = partitions();
-        let all: Vec<_> = all.iter().map(|it| (it.source, it.lease.as_str())).collect();
+        let all: Vec<_> = all
+            .iter()
+            .map(|it| (it.source, it.lease.as_str()))
+            .collect();
         assert_eq!(
             all,
             [
@@ -154,7 +163,11 @@ mod tests {
         tokio::time::advance(LEASE * 3 / 4).await;
         assert!(partition.is_ours(LEASE));
         tokio::time::advance(LEASE / 4).await;
-        assert!(!partition.is_ours(LEASE) && partition.is_held_by("t"));
+        assert!(partition.is_held_by("t"));
+        assert!(!partition.is_ours(LEASE) && !partition.is_held_by("t"));
+        // The answer to a renewal that was on its way comes too late.
+        partition.renew(Instant::now());
+        assert!(!partition.is_ours(LEASE));
     }
 
     #[tokio::test]

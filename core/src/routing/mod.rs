@@ -119,7 +119,9 @@ impl RouteTable {
         let route = &self.routes[index];
         let pattern = route.pattern.as_ref().expect("only the default has none");
         match route.topic.open(Some(pattern), pattern) {
-            Opened::Topic(topic) => Ok(self.partitioned.topic(&self.routes[index].transport, topic)),
+            Opened::Topic(topic) => {
+                Ok(self.partitioned.topic(&self.routes[index].transport, topic))
+            }
             Opened::Pattern(pattern) => Err(pattern),
         }
     }

@@ -66,7 +66,9 @@ struct Use<'a> {
 fn uses(config: &Config) -> Vec<Use<'_>> {
     let topic = |transport: &Text, text: &str| {
         let template = TopicTemplate::parse(text).ok()?;
-        template.with_prefix(&config.topic_prefix(transport)).fixed()
+        template
+            .with_prefix(&config.topic_prefix(transport))
+            .fixed()
     };
     let routes = config.routes.iter().enumerate().map(|(index, route)| {
         let path = format!("routes[{index}]");
@@ -125,6 +127,7 @@ impl Use<'_> {
     }
 
     fn error(&self, what: &str) -> Error {
-        self.origin.error(&format!("{}.partitions", self.path), what)
+        self.origin
+            .error(&format!("{}.partitions", self.path), what)
     }
 }

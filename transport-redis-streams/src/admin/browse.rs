@@ -54,7 +54,13 @@ impl RedisAdmin {
         let transport = &self.link.client().origin().transport;
         let deliveries = entries.into_iter().filter_map(reply::entry).map(|found| {
             let Arrival { id, read, .. } = Arrival::of(found, None);
-            delivery(read, NO_TOKEN, topic.clone(), id.position(partition), transport)
+            delivery(
+                read,
+                NO_TOKEN,
+                topic.clone(),
+                id.position(partition),
+                transport,
+            )
         });
         Ok(deliveries.collect())
     }

@@ -16,6 +16,8 @@ mod following;
 mod forwarding;
 mod idempotency;
 #[cfg(test)]
+mod partitions;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;
