@@ -23,14 +23,7 @@ impl Topics {
     /// Those of the server: no right to create topics, not reachable.
     pub async fn ensure(&self) -> Result<()> {
         for (transport, topics) in self.known() {
-            let specs: Vec<_> = topics
-                .into_iter()
-                .map(|(topic, partitions)| {
-                    let spec = TopicSpec::new(topic);
-                    partitions.into_iter().fold(spec, TopicSpec::partitions)
-                })
-                .collect();
-            self.create(&transport, &specs).await?;
+            self.create(&transport, &topics).await?;
         }
         Ok(())
     }
@@ -122,24 +115,24 @@ impl Topics {
     }
 
     /// The topics that routes name outright, for each transport.
-    fn known(&self) -> Vec<(Text, Vec<(Text, Option<u32>)>)> {
+    fn known(&self) -> Vec<(Text, Vec<TopicSpec>)> {
         let config = &self.bus.inner.config;
         let known = |name: &Text| {
-            let routes = config
-                .routes
-                .iter()
-                .filter(|route| route.transport == *name);
-            let topics = routes.map(|route: &RouteConfig| (route.topic.clone(), route.partitions));
-            let default = config
-                .routing
-                .default
-                .iter()
-                .filter(|route| route.transport == *name);
-            let topics = topics.chain(default.map(|route| (route.topic.clone(), route.partitions)));
-            (
-                name.clone(),
-                topics.filter(|(topic, _)| !topic.contains('{')).collect(),
-            )
+            let routes = config.routes.iter().map(|it: &RouteConfig| {
+                let RouteConfig {
+                    transport, topic, ..
+                } = it;
+                (transport, topic, it.partitions)
+            });
+            let default = config.routing.default.iter();
+            let default = default.map(|it| (&it.transport, &it.topic, it.partitions));
+            let topics = routes.chain(default);
+            let topics = topics.filter(|(on, topic, _)| *on == name && !topic.contains('{'));
+            let specs = topics.map(|(_, topic, partitions)| {
+                let spec = TopicSpec::new(topic.clone());
+                partitions.into_iter().fold(spec, TopicSpec::partitions)
+            });
+            (name.clone(), specs.collect())
         };
         config.transports.keys().map(known).collect()
     }
