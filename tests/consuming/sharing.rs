@@ -5,7 +5,7 @@ use std::time::Duration;
 use polybus::{Bus, Payload, State};
 use tokio::time::timeout;
 
-use super::place::{Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, publish};
+use super::place::{Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, publish, subscribe};
 use super::poison::busy_for;
 
 async fn take_a_while(Payload(work): Payload<Work>, State(handled): State<Handled>) {
@@ -47,8 +47,7 @@ async fn share_out(place: &Place) {
     let mut members = Vec::new();
     let mut published = 0;
     for bus in &buses {
-        let subscription = bus.subscribe("s").state(handled.clone()).on(take_a_while);
-        members.push(subscription.start().await.unwrap());
+        members.push(subscribe(bus, handled.clone(), take_a_while).await);
         let counts = || members.last().map_or(0, |member| member.counts().handled);
         published = publish_until(bus, published, || counts() >= 20).await;
     }

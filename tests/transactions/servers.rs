@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use polybus::transport::{Admin, Settlement, Settler, Subscriber, Subscription, Transport};
-use polybus::{Bus, Config, ErrorKind, Payload, Result, Text, Topic, Transaction};
+use polybus::{Bus, Config, ErrorKind, Payload, Result, Start, Text, Topic, Transaction};
 use polybus_test_support::{KafkaServer, RedisServer, unique_name};
 use tokio::time::{Instant, timeout};
 
@@ -57,15 +57,23 @@ impl Place {
     }
 }
 
-/// The numbers of the events of a topic that are committed.
-async fn numbers(bus: &Bus, transport: &str, topic: &str) -> Vec<u32> {
+/// The numbers of the events of a topic that are committed, which are this many or more.
+async fn numbers(bus: &Bus, transport: &str, topic: &str, at_least: usize) -> Vec<u32> {
     let transport = bus.transport(transport).unwrap();
     let topic = Topic::new(topic);
     let subscription = Subscription::new(unique_name("reader"), [topic]);
     let mut member = transport.subscribe(subscription).await.unwrap();
     let settler = member.settler();
     let mut numbers = Vec::new();
-    while let Ok(came) = timeout(Duration::from_secs(5), member.recv(500)).await {
+    loop {
+        // Silence is the end only behind what must come.
+        let wait = match numbers.len() < at_least {
+            true => PATIENCE,
+            false => Duration::from_secs(2),
+        };
+        let Ok(came) = timeout(wait, member.recv(500)).await else {
+            break;
+        };
         let came = came.unwrap();
         for delivery in &came {
             let stored: StockReserved = polybus::Codec::decode(delivery.event().unwrap()).unwrap();
@@ -98,8 +106,8 @@ async fn all_or_none(place: &Place, transport: &str) {
         assert_eq!(outcome.is_ok(), number % 2 == 0, "{outcome:?}");
     }
     let even: Vec<u32> = (0..20).step_by(2).collect();
-    assert_eq!(numbers(&bus, transport, &place.stock).await, even);
-    assert_eq!(numbers(&bus, transport, &place.orders).await, even);
+    assert_eq!(numbers(&bus, transport, &place.stock, 10).await, even);
+    assert_eq!(numbers(&bus, transport, &place.orders, 10).await, even);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
 
@@ -233,8 +241,33 @@ async fn events_take_effect_once_though_their_process_is_killed() {
     drop(worker);
     let expected: Vec<u32> = (0..EVENTS).flat_map(|number| [number, number]).collect();
     assert!(
-        numbers(&bus, "kafka", &place.stock).await == expected,
+        numbers(&bus, "kafka", &place.stock, expected.len()).await == expected,
         "lost or duplicated"
     );
+    bus.close("10s").await.unwrap().into_result().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exactly_once_subscription_on_kafka_goes_back_while_it_runs() {
+    const EVENTS: u32 = 20;
+    let settings = format!("transactional_id = \"{}\"", unique_name("shop"));
+    let place = Place::new("kafka", &kafka(KafkaServer::shared().await, &settings));
+    let bus = place.bus().await;
+    let subscription = bus.subscribe("reserve").on(reserve).start().await.unwrap();
+    for outcome in bus.publish_all((0..EVENTS).map(order)).await {
+        outcome.into_result().unwrap();
+    }
+    let handled = async |count: u32| {
+        let end = Instant::now() + PATIENCE;
+        while subscription.counts().handled < u64::from(count) {
+            assert!(Instant::now() < end, "{:?}", subscription.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    handled(EVENTS).await;
+    subscription.seek(Start::Beginning, "10s").await.unwrap();
+    handled(2 * EVENTS).await;
+    let expected: Vec<u32> = (0..EVENTS).flat_map(|number| [number; 4]).collect();
+    assert_eq!(numbers(&bus, "kafka", &place.stock).await, expected);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::checks;
-use crate::conductor::GROUP;
+use crate::conductor::{COPIES, GROUP};
 use crate::journal::{self, Line, Step, Told};
 use crate::options::Options;
 use crate::plot;
@@ -25,9 +25,14 @@ pub(crate) struct Setting {
     pub(crate) mutant: Option<String>,
     /// Whether order per key is promised for the whole group.
     pub(crate) ordered: bool,
+    /// The server may lose what it answered for.
+    pub(crate) may_lose: bool,
+    pub(crate) idempotency: bool,
     /// The server's log, and its dead letters, read past the bus.
     pub(crate) log: Vec<Record>,
     pub(crate) dead: Vec<Record>,
+    /// What came of the events, where handlers publish it.
+    pub(crate) copies: Option<Vec<Record>>,
 }
 
 /// All that is known of a run.
@@ -42,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) dead: HashMap<String, u64>,
     /// Each life of a consumer.
     pub(crate) lives: Vec<(String, Vec<Line>)>,
+    /// When each event was first marked as handled.
+    pub(crate) marked: HashMap<String, u64>,
     pub(crate) conductor: Vec<Line>,
 }
 
@@ -58,8 +65,14 @@ pub(crate) async fn judge(
         rate: options.rate,
         mutant: options.mutant.map(crate::task::Mutant::name),
         ordered: options.kind == Kind::Kafka || options.partitions.is_some(),
+        may_lose: options.may_lose(),
+        idempotency: options.idempotency,
+        copies: match options.copies {
+            true => Some(server.read_beside(COPIES).await?),
+            false => None,
+        },
         log: server.read(topic).await?,
-        dead: server.read_dead(topic).await?,
+        dead: server.read_beside(&format!("{topic}.dlq")).await?,
     };
     // The last word of the group.
     if let Ok(steps) = server.settled(topic, GROUP).await {
@@ -130,6 +143,15 @@ impl Facts {
             let name = record.id.as_ref().unwrap_or(&record.value);
             dead.entry(name.clone()).or_insert(record.time);
         }
+        let mut marked = HashMap::new();
+        for (_, lines) in journal::read(directory, "settled-")? {
+            for line in lines {
+                if let Step::Marked { id } = line.step {
+                    let first = marked.entry(id).or_insert(line.time);
+                    *first = line.time.min(*first);
+                }
+            }
+        }
         let conductor = journal::read(directory, "conductor")?;
         Ok(Self {
             setting,
@@ -138,6 +160,7 @@ impl Facts {
             first_effect,
             dead,
             lives,
+            marked,
             conductor: conductor.into_iter().flat_map(|(_, lines)| lines).collect(),
         })
     }

@@ -7,7 +7,7 @@ use crate::report::Held;
 use crate::task::Mutant;
 
 /// A mutant, and the run that finds it out.
-const RUNS: [(Mutant, &str, &str); 14] = [
+const RUNS: [(Mutant, &str, &str); 17] = [
     (Mutant::CommitBeforeProcessing, "redis", "kill"),
     (Mutant::CommitHighestSeen, "kafka", "kill"),
     (Mutant::AckBeforeDeadLetter, "redis", "poison,rolling"),
@@ -22,6 +22,9 @@ const RUNS: [(Mutant, &str, &str); 14] = [
     (Mutant::DropSome, "redis", "none"),
     (Mutant::ForgetAck, "redis", "none"),
     (Mutant::NoLease, "redis", "none"),
+    (Mutant::MarkBeforeSuccess, "redis", "kill"),
+    (Mutant::ForgetMarks, "redis", "crash-before-ack"),
+    (Mutant::CopyOutside, "kafka", "rebalance"),
 ];
 
 /// Whether every mutant is found out. `words` names some of them, by commas; default: all.
@@ -57,8 +60,11 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
             "--directory",
             &directory,
         ])?;
-        if mutant == Mutant::NoLease {
-            options.partitions = Some(4);
+        match mutant {
+            Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
+            Mutant::CopyOutside => options.copies = true,
+            Mutant::NoLease => options.partitions = Some(4),
+            _ => {}
         }
         options.drain_within = std::time::Duration::from_secs(30);
         let verdict = conductor::run(&options).await?;

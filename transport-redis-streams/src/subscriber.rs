@@ -12,7 +12,7 @@ use crate::config::{MAX_DURATION, RedisConfig};
 use crate::connection::{Connection, Link};
 use crate::member::{Member, start_id, unique_name};
 use crate::settle::RedisSettler;
-use crate::{claim, discovery, heartbeat, leases, readers, reply, scripts};
+use crate::{claim, discovery, heartbeat, leases, presence, readers, reply, scripts};
 
 /// The shortest `takeover_after`: below it a busy machine can't keep what it has.
 const SHORTEST_TAKEOVER: Duration = Duration::from_millis(100);
@@ -63,12 +63,14 @@ impl RedisSubscriber {
             member.create_group(stream, &start).await?;
         }
         member.add_streams(streams);
+        presence::show(&member).await;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(readers::run(Arc::clone(&member)));
         tasks.spawn(claim::run(Arc::clone(&member)));
         tasks.spawn(leases::run(Arc::clone(&member)));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
+        tasks.spawn(presence::run(Arc::clone(&member)));
         if let Some(interval) = config.discovery_interval
             && !subscription.patterns.is_empty()
         {
@@ -106,11 +108,7 @@ impl RedisSubscriber {
     /// Gives back what is pending for this member, and removes it where nothing is.
     async fn leave(&self, deadline: Instant) -> Result<()> {
         let member = &self.member;
-        for (source, stream) in (0..).zip(member.streams().iter()) {
-            let partition = member.partition(source);
-            if partition.is_some_and(|it| it.token().is_none()) {
-                continue;
-            }
+        for stream in member.streams().iter() {
             let mut start = "-".to_owned();
             loop {
                 let arguments = [member.group.as_str(), &member.name, &start];

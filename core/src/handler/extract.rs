@@ -71,8 +71,8 @@ pub struct CallInfo {
     pub attempt: u32,
     /// When the handler has taken too long, if its time is limited.
     pub deadline: Option<Instant>,
-    /// Cancelled when the subscription stops.
-    pub stopping: CancellationToken,
+    /// Cancelled when the subscription stops. Shared, since a clone of a token takes a lock.
+    pub stopping: Arc<CancellationToken>,
     /// The steps between versions of data that the program registered.
     pub migrations: Option<Arc<Migrations>>,
     /// What the runtime has for extractors that it knows and this module does not.
@@ -91,7 +91,7 @@ impl CallInfo {
             transport: transport.into(),
             attempt: 1,
             deadline: None,
-            stopping,
+            stopping: Arc::new(stopping),
             migrations: None,
             scope: None,
         }

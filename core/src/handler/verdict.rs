@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ErrorClass;
 use crate::{BoxError, Error, ErrorKind};
 
 /// What a handler decides about an event.
@@ -70,6 +71,7 @@ impl<T: IntoVerdict, E: Into<BoxError>> IntoVerdict for Result<T, E> {
 pub struct Failure {
     error: Arc<dyn StdError + Send + Sync + 'static>,
     kind: FailureKind,
+    after: Option<Duration>,
 }
 
 /// What sort of failure put an event away, or lets it be tried again.
@@ -149,7 +151,8 @@ impl Failure {
 
     fn of_kind(error: BoxError, kind: FailureKind) -> Self {
         let error = Arc::from(error);
-        Self { error, kind }
+        let after = None;
+        Self { error, kind, after }
     }
 
     /// A panic, which counts as an error worth another try.
@@ -180,10 +183,19 @@ impl Failure {
         self.kind
     }
 
-    /// The same failure, of another sort.
+    /// The pause before the next attempt, if its error asked for one.
+    pub fn after(&self) -> Option<Duration> {
+        self.after
+    }
+
+    /// The same failure, as a classifier sees it.
     #[must_use]
-    pub(crate) fn with_kind(mut self, kind: FailureKind) -> Self {
-        self.kind = kind;
+    pub(crate) fn of_class(mut self, class: ErrorClass) -> Self {
+        (self.kind, self.after) = match class {
+            ErrorClass::Transient => (FailureKind::Transient, None),
+            ErrorClass::TransientFor(pause) => (FailureKind::Transient, Some(pause)),
+            ErrorClass::Permanent => (FailureKind::Permanent, None),
+        };
         self
     }
 
