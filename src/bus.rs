@@ -21,7 +21,7 @@ use crate::stores::Stores;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
-use crate::transport::{DynPublisher, DynTransport};
+use crate::transport::{DynPublisher, DynTransport, Transport};
 use crate::version::Migrations;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -309,7 +309,17 @@ impl Bus {
                 .collect()
         };
         let inner = &self.inner;
-        inner.routes.wanted_topics(&inner.config, &running)
+        let mut wanted = inner.routes.wanted_topics(&inner.config, &running)?;
+        for (transport, topics) in &mut wanted {
+            let transport = inner.transports.get(transport);
+            if transport.is_some_and(|it| it.transport.capabilities().splits_topics) {
+                // Everybody goes by what the route says, whatever servers of other kinds are told.
+                for topic in topics {
+                    topic.spec.partitions = topic.routed_partitions;
+                }
+            }
+        }
+        Ok(wanted)
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

@@ -40,7 +40,7 @@ impl Topics {
             let admin = self.admin(&transport)?;
             let names: Vec<_> = wanted
                 .iter()
-                .map(|it| Topic::new(it.spec.name.clone()))
+                .map(|it| self.bus.inner.config.topic(&transport, &it.spec.name))
                 .collect();
             let found = admin.describe(&names).await?;
             let known = admin.topic_settings();
@@ -150,8 +150,7 @@ impl Topics {
     }
 
     fn topic(&self, transport: &str, topic: &Topic) -> Topic {
-        let prefix = self.bus.inner.config.topic_prefix(transport);
-        prefix.apply(topic.name())
+        self.bus.inner.config.topic(transport, topic.name())
     }
 
     pub(crate) fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {

@@ -9,6 +9,7 @@ use crate::harness::{Fault, Harness, Tuning, Unsupported};
 pub(crate) trait ErasedHarness: Send + Sync {
     fn connect(&self) -> BoxFuture<'_, Result<DynTransport, BoxError>>;
     fn topic_spec(&self, spec: TopicSpec) -> TopicSpec;
+    fn splits_topics(&self) -> bool;
     fn topic_name(&self, name: &str, family: &str) -> String;
     fn undecodable(&self) -> RawRecord;
     fn rejected(&self, topic: &Topic) -> Result<Outgoing, Unsupported>;
@@ -24,6 +25,10 @@ impl<H: Harness> ErasedHarness for H {
 
     fn topic_spec(&self, spec: TopicSpec) -> TopicSpec {
         Harness::topic_spec(self, spec)
+    }
+
+    fn splits_topics(&self) -> bool {
+        Harness::splits_topics(self)
     }
 
     fn topic_name(&self, name: &str, family: &str) -> String {

@@ -77,6 +77,13 @@ pub trait Harness: Send + Sync + Sized + 'static {
         spec
     }
 
+    /// Whether the suite says [how many partitions its topics
+    /// have](polybus_core::Topic::with_partitions), and holds the transport to what it promises of
+    /// [such topics](polybus_core::transport::Capabilities::of_partitioned). Default: no.
+    fn splits_topics(&self) -> bool {
+        false
+    }
+
     /// The name of a topic that is written in one step with others of its `family`. Default: `name`.
     ///
     /// To be written where the server has to see it by the name, as a Redis Cluster does by hash tags.

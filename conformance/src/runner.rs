@@ -65,7 +65,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new<H: Harness>(harness: Arc<H>) -> Result<Self, BoxError> {
-        let capabilities = Harness::connect(&*harness).await?.capabilities();
+        let mut capabilities = Harness::connect(&*harness).await?.capabilities();
+        if harness.splits_topics() {
+            capabilities = capabilities.of_partitioned();
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();

@@ -175,7 +175,16 @@ impl Scene {
             .admin()
             .ensure_topics(&[self.topic_spec(name, partitions)])
             .await?;
-        Ok(Topic::new(name))
+        Ok(self.named(name, partitions))
+    }
+
+    /// A topic by its name, with its number of partitions where they are named.
+    pub(crate) fn named(&self, name: &str, partitions: u32) -> Topic {
+        let topic = Topic::new(name);
+        match self.0.harness.splits_topics() {
+            true => topic.with_partitions(partitions),
+            false => topic,
+        }
     }
 
     pub(crate) fn topic_spec(&self, name: &str, partitions: u32) -> TopicSpec {

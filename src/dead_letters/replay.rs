@@ -350,6 +350,7 @@ impl Running<'_> {
             None => (origin.transport.clone(), Topic::new(origin.topic.clone())),
         };
         let transport = self.replay.transport.clone().unwrap_or(transport);
+        let topic = self.bus.routes().topic(&transport, &topic);
         Ok(Some((transport, topic)))
     }
 

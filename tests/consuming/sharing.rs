@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use polybus::{Bus, Payload, State};
-use polybus_test_support::KafkaServer;
 use tokio::time::timeout;
 
-use super::place::{Doubled, Handled, PATIENCE, Place, Work, publish, subscribe};
+use super::place::{Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, publish, subscribe};
 use super::poison::busy_for;
 
 async fn take_a_while(Payload(work): Payload<Work>, State(handled): State<Handled>) {
@@ -34,12 +33,18 @@ const KEYS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_are_handed_over_with_work_in_flight_double_nothing_and_lose_nothing() {
-    let place = Place::shared("kafka", "").await;
-    KafkaServer::shared()
-        .await
-        .create_topic(&place.topic, 6)
-        .await
-        .unwrap();
+    for transport in TRANSPORTS {
+        let mut place = Place::shared(transport, "").await;
+        let topic = format!("topic = '{}'\n", place.topic);
+        assert!(place.text.contains(&topic), "{}", place.text);
+        place.text = place
+            .text
+            .replace(&topic, &format!("{topic}partitions = 6\n"));
+        share_out(&place).await;
+    }
+}
+
+async fn share_out(place: &Place) {
     let buses = [place.bus().await, place.bus().await, place.bus().await];
     let handled = Handled::default();
     let mut members = Vec::new();

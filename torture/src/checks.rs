@@ -1,6 +1,6 @@
 //! The checks, each on its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::journal::{Line, Step, Told};
 use crate::judge::Facts;
@@ -158,14 +158,33 @@ fn committed(facts: &Facts) -> (usize, Vec<String>) {
 }
 
 fn acknowledged(facts: &Facts) -> (usize, Vec<String>) {
-    let mut log: Vec<_> = facts.setting.log.iter().collect();
+    let streams: BTreeSet<u32> = facts.setting.log.iter().map(|it| it.stream).collect();
+    let all = streams.into_iter().map(|it| acknowledged_of(facts, it));
+    all.fold((0, Vec::new()), |(samples, mut wrong), (more, found)| {
+        wrong.extend(found);
+        (samples + more, wrong)
+    })
+}
+
+fn acknowledged_of(facts: &Facts, stream: u32) -> (usize, Vec<String>) {
+    let log = facts.setting.log.iter();
+    let mut log: Vec<_> = log.filter(|record| record.stream == stream).collect();
     log.sort_by_key(|record| record.position);
     let (mut next, mut open) = (0, BTreeMap::new());
     let (mut samples, mut wrong) = (0, Vec::new());
     for line in &facts.conductor {
-        let Step::Acknowledged { last, pending, .. } = &line.step else {
+        let Step::Acknowledged {
+            stream: of,
+            last,
+            pending,
+            ..
+        } = &line.step
+        else {
             continue;
         };
+        if *of != stream {
+            continue;
+        }
         samples += 1;
         let last = entry_id(last).unwrap_or_default();
         while let Some(record) = log.get(next).filter(|it| it.position <= last) {
@@ -188,10 +207,10 @@ fn acknowledged(facts: &Facts) -> (usize, Vec<String>) {
 /// C4: the events of a key are handled in the order of the log.
 fn order(facts: &Facts) -> Check {
     const NAME: &str = "C4 order of keys";
-    if facts.setting.kind == Kind::Redis {
+    if !facts.setting.ordered {
         return Check::not_judged(
             NAME,
-            "Redis promises it within one process, but for takeovers",
+            "Redis promises it within one process, but for takeovers and partitions",
         );
     }
     let mut last: HashMap<&str, (u64, &str)> = HashMap::new();

@@ -16,6 +16,7 @@ fn run(kind: Kind, count: u64) -> Facts {
             Kind::Kafka => (0, number),
             Kind::Redis => (number, 0),
         },
+        stream: 0,
         time: 0,
     };
     let effects: Vec<_> = (0..count).map(|it| (1_000 + 10 * it, id(it))).collect();
@@ -26,6 +27,7 @@ fn run(kind: Kind, count: u64) -> Facts {
             consumers: 1,
             rate: 1.0,
             mutant: None,
+            ordered: kind == Kind::Kafka,
             may_lose: false,
             idempotency: true,
             copies: None,
@@ -132,6 +134,7 @@ fn a_commit_above_what_is_not_done_is_found() {
 fn an_acknowledgement_of_what_is_not_done_is_found() {
     let mut facts = run(Kind::Redis, 5);
     let acknowledged = |last: &str, pending: &[&str]| Step::Acknowledged {
+        stream: 0,
         last: last.to_owned(),
         pending: pending.iter().map(ToString::to_string).collect(),
         lag: 0,
@@ -154,6 +157,22 @@ fn an_acknowledgement_of_what_is_not_done_is_found() {
 }
 
 #[test]
+fn each_stream_of_a_topic_is_acknowledged_on_its_own() {
+    let mut facts = run(Kind::Redis, 4);
+    facts.setting.log[1].stream = 1;
+    let acknowledged = |stream| Step::Acknowledged {
+        stream,
+        last: "3-0".to_owned(),
+        pending: Vec::new(),
+        lag: 0,
+    };
+    facts.conductor.push(line(1_010, acknowledged(1)));
+    check(&commits(&facts), &[]);
+    facts.conductor.push(line(1_020, acknowledged(0)));
+    check(&commits(&facts), &["k0/1-3: acknowledged, not done"]);
+}
+
+#[test]
 fn the_order_of_a_key_is_that_of_the_log() {
     let mut facts = run(Kind::Kafka, 3);
     check(&order(&facts), &[]);
@@ -163,6 +182,13 @@ fn the_order_of_a_key_is_that_of_the_log() {
         &["k0/1-2 before k0/1-1, which is stored before it"],
     );
     assert_eq!(order(&run(Kind::Redis, 3)).held, Held::NotJudged);
+    let mut partitioned = run(Kind::Redis, 2);
+    partitioned.setting.ordered = true;
+    partitioned.first_effect.insert("k0/1-0".to_owned(), 2_000);
+    check(
+        &order(&partitioned),
+        &["k0/1-1 before k0/1-0, which is stored before it"],
+    );
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Stage {
             address: server.address(),
             direct: server.direct(),
             topic: topic.clone(),
+            partitions: options.partitions,
             store: server.store(),
             copies,
             slot: 0,
@@ -163,12 +164,14 @@ impl Stage {
     /// Notes how far the group is, if the server says so in time: it may be away.
     async fn look(&self) -> Option<u64> {
         let settled = self.server.settled(&self.topic, GROUP);
-        let step = tokio::time::timeout(LOOK, settled).await.ok()?.ok()?;
-        let lag = match &step {
+        let steps = tokio::time::timeout(LOOK, settled).await.ok()?.ok()?;
+        let lag = match steps.first()? {
             Step::Committed { lag, .. } | Step::Acknowledged { lag, .. } => Some(*lag),
             _ => None,
         };
-        self.note(step);
+        for step in steps {
+            self.note(step);
+        }
         lag
     }
 

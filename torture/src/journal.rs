@@ -61,8 +61,11 @@ pub(crate) enum Step {
     Died { role: String, status: String },
     /// Kafka: for each partition, what the group has committed.
     Committed { offsets: Vec<(i32, i64)>, lag: u64 },
-    /// Redis: what the group was given up to where, and what of it is not acknowledged.
+    /// Redis: what the group was given of a stream up to where, and what of it is not acknowledged.
+    /// The lag is that of all streams.
     Acknowledged {
+        #[serde(default)]
+        stream: u32,
         last: String,
         pending: Vec<String>,
         lag: u64,

@@ -23,6 +23,8 @@ pub(crate) struct Setting {
     pub(crate) consumers: usize,
     pub(crate) rate: f64,
     pub(crate) mutant: Option<String>,
+    /// Whether order per key is promised for the whole group.
+    pub(crate) ordered: bool,
     /// The server may lose what it answered for.
     pub(crate) may_lose: bool,
     pub(crate) idempotency: bool,
@@ -62,18 +64,20 @@ pub(crate) async fn judge(
         consumers: options.consumers,
         rate: options.rate,
         mutant: options.mutant.map(crate::task::Mutant::name),
+        ordered: options.kind == Kind::Kafka || options.partitions.is_some(),
         may_lose: options.may_lose(),
         idempotency: options.idempotency,
         copies: match options.copies {
-            true => Some(server.read(COPIES).await?),
+            true => Some(server.read_beside(COPIES).await?),
             false => None,
         },
         log: server.read(topic).await?,
-        dead: server.read(&format!("{topic}.dlq")).await?,
+        dead: server.read_beside(&format!("{topic}.dlq")).await?,
     };
     // The last word of the group.
-    if let Ok(step) = server.settled(topic, GROUP).await {
-        journal::Journal::open(&options.directory, "conductor")?.note(step);
+    if let Ok(steps) = server.settled(topic, GROUP).await {
+        let journal = journal::Journal::open(&options.directory, "conductor")?;
+        steps.into_iter().for_each(|step| journal.note(step));
     }
     let text = serde_json::to_vec(&setting)?;
     std::fs::write(options.directory.join("setting.json"), text)?;

@@ -7,7 +7,7 @@ use crate::report::Held;
 use crate::task::Mutant;
 
 /// A mutant, and the run that finds it out.
-const RUNS: [(Mutant, &str, &str); 16] = [
+const RUNS: [(Mutant, &str, &str); 17] = [
     (Mutant::CommitBeforeProcessing, "redis", "kill"),
     (Mutant::CommitHighestSeen, "kafka", "kill"),
     (Mutant::AckBeforeDeadLetter, "redis", "poison,rolling"),
@@ -21,6 +21,7 @@ const RUNS: [(Mutant, &str, &str); 16] = [
     (Mutant::LostWakeUp, "redis", "none"),
     (Mutant::DropSome, "redis", "none"),
     (Mutant::ForgetAck, "redis", "none"),
+    (Mutant::NoLease, "redis", "none"),
     (Mutant::MarkBeforeSuccess, "redis", "kill"),
     (Mutant::ForgetMarks, "redis", "crash-before-ack"),
     (Mutant::CopyOutside, "kafka", "rebalance"),
@@ -62,6 +63,7 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
         match mutant {
             Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
             Mutant::CopyOutside => options.copies = true,
+            Mutant::NoLease => options.partitions = Some(4),
             _ => {}
         }
         options.drain_within = std::time::Duration::from_secs(30);

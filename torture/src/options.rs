@@ -26,7 +26,7 @@ usage: torture [run] [options]      breaks a bus of several processes, and judge
   --consumers N             default: 3
   --keys N                  default: 50
   --rate N                  events a second; default: 500
-  --partitions N            of the topic (kafka); default: 4
+  --partitions N            of the topic; default: 4 on kafka, none on redis
   --idempotency on|off      each event is handled once; default: off
   --copies on|off           handlers publish a copy of each event in one step with its
                             acknowledgement (kafka); default: off
@@ -49,7 +49,7 @@ pub(crate) struct Options {
     pub(crate) consumers: usize,
     pub(crate) keys: usize,
     pub(crate) rate: f64,
-    pub(crate) partitions: u32,
+    pub(crate) partitions: Option<u32>,
     pub(crate) idempotency: bool,
     pub(crate) copies: bool,
     pub(crate) durability: Durability,
@@ -74,7 +74,7 @@ impl Options {
             consumers: 3,
             keys: 50,
             rate: 500.0,
-            partitions: 4,
+            partitions: None,
             idempotency: false,
             copies: false,
             durability: Durability::Always,
@@ -156,7 +156,7 @@ impl Options {
             "--consumers" => self.consumers = value.parse()?,
             "--keys" => self.keys = value.parse()?,
             "--rate" => self.rate = value.parse()?,
-            "--partitions" => self.partitions = value.parse()?,
+            "--partitions" => self.partitions = Some(value.parse()?),
             "--idempotency" => self.idempotency = switch(value)?,
             "--copies" => self.copies = switch(value)?,
             "--sentinels" => self.sentinels = switch(value)?,

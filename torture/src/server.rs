@@ -38,7 +38,7 @@ pub(crate) struct Server {
     /// Keeps which events were handled, where they are to be handled once.
     store: Option<RedisServer>,
     idempotency: bool,
-    partitions: u32,
+    partitions: Option<u32>,
     /// How it is broken, and which node.
     down: Option<(Down, usize)>,
 }
@@ -68,6 +68,9 @@ pub(crate) struct Record {
     pub(crate) value: String,
     /// Partition and offset; on Redis the two numbers of the entry's id.
     pub(crate) position: (u64, u64),
+    /// Which of the topic's streams (Redis).
+    #[serde(default)]
+    pub(crate) stream: u32,
     /// When it was stored, in milliseconds since 1970.
     pub(crate) time: u64,
 }
@@ -160,9 +163,21 @@ impl Server {
 
     pub(crate) async fn create_topic(&self, topic: &str) -> Result<(), Failure> {
         if let Backend::Kafka(nodes) = &self.backend {
-            nodes[0].create_topic(topic, self.partitions).await?;
+            nodes[0].create_topic(topic, self.on_kafka()).await?;
         }
         Ok(())
+    }
+
+    fn on_kafka(&self) -> u32 {
+        self.partitions.unwrap_or(4)
+    }
+
+    /// The streams of the topic (Redis).
+    fn streams(&self, topic: &str) -> Vec<String> {
+        match self.partitions {
+            None => vec![topic.to_owned()],
+            Some(partitions) => (0..partitions).map(|it| stream_name(topic, it)).collect(),
+        }
     }
 
     /// Breaks a node until it is [restored](Self::restore); of two Redis, the one that takes writes.
@@ -218,7 +233,8 @@ impl Server {
     pub(crate) async fn write_malformed(&self, topic: &str, value: &str) -> Result<(), Failure> {
         if let Some(server) = self.redis().await? {
             let mut connection = connect(server).await?;
-            let entry = [topic, "*", "ce", "{", "data", value];
+            let stream = self.streams(topic).swap_remove(0);
+            let entry = [stream.as_str(), "*", "ce", "{", "data", value];
             redis::cmd("XADD")
                 .arg(&entry)
                 .exec_async(&mut connection)
@@ -230,19 +246,33 @@ impl Server {
     }
 
     /// What the group is done with.
-    pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Step, Failure> {
+    pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Vec<Step>, Failure> {
         if let Some(server) = self.redis().await? {
-            return acknowledged(server, topic, group).await;
+            return acknowledged(server, &self.streams(topic), group).await;
         }
         let (brokers, topic, group) = (self.direct(), topic.to_owned(), group.to_owned());
-        let partitions = self.partitions;
-        blocking(move || committed(&brokers, &topic, &group, partitions)).await
+        let partitions = self.on_kafka();
+        let committed = blocking(move || committed(&brokers, &topic, &group, partitions));
+        Ok(vec![committed.await?])
     }
 
-    /// Every record of a topic, in order; none of one that does not exist.
+    /// Every record of the topic, those of a partition in order.
     pub(crate) async fn read(&self, topic: &str) -> Result<Vec<Record>, Failure> {
+        self.read_all(topic, &self.streams(topic)).await
+    }
+
+    /// Every record of a topic that is not partitioned on Redis; none of one that does not exist.
+    pub(crate) async fn read_beside(&self, topic: &str) -> Result<Vec<Record>, Failure> {
+        self.read_all(topic, &[topic.to_owned()]).await
+    }
+
+    async fn read_all(&self, topic: &str, streams: &[String]) -> Result<Vec<Record>, Failure> {
         if let Some(server) = self.redis().await? {
-            return read_stream(server, topic).await;
+            let mut records = Vec::new();
+            for (stream, name) in (0..).zip(streams) {
+                records.extend(read_stream(server, stream, name).await?);
+            }
+            return Ok(records);
         }
         let (brokers, topic) = (self.direct(), topic.to_owned());
         blocking(move || read_topic(&brokers, &topic)).await
@@ -353,11 +383,42 @@ async fn connect_to(url: &str) -> Result<redis::aio::MultiplexedConnection, Fail
         .await?)
 }
 
-async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<Step, Failure> {
+/// The name of a partition of a topic (Redis).
+pub(crate) fn stream_name(topic: &str, partition: u32) -> String {
+    format!("{{{topic}:{partition}}}")
+}
+
+async fn acknowledged(
+    server: &RedisServer,
+    streams: &[String],
+    group: &str,
+) -> Result<Vec<Step>, Failure> {
     let mut connection = connect(server).await?;
+    let (mut steps, mut total) = (Vec::new(), 0);
+    for (stream, topic) in (0..).zip(streams) {
+        let step = acknowledged_of(&mut connection, stream, topic, group).await?;
+        if let Step::Acknowledged { lag, .. } = &step {
+            total += lag;
+        }
+        steps.push(step);
+    }
+    for step in &mut steps {
+        if let Step::Acknowledged { lag, .. } = step {
+            *lag = total;
+        }
+    }
+    Ok(steps)
+}
+
+async fn acknowledged_of(
+    connection: &mut redis::aio::MultiplexedConnection,
+    stream: u32,
+    topic: &str,
+    group: &str,
+) -> Result<Step, Failure> {
     let groups: Vec<HashMap<String, redis::Value>> = redis::cmd("XINFO")
         .arg(&["GROUPS", topic])
-        .query_async(&mut connection)
+        .query_async(connection)
         .await?;
     let text = |it: &redis::Value| redis::from_redis_value_ref::<String>(it);
     let group_info = groups
@@ -372,11 +433,16 @@ async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<
     // After the position: what is delivered between the two is not taken for acknowledged.
     let pending: Vec<(String, String, u64, u64)> = redis::cmd("XPENDING")
         .arg(&[topic, group, "-", "+", "1000000"])
-        .query_async(&mut connection)
+        .query_async(connection)
         .await?;
     let lag = waiting.ok_or("the server does not know the lag")? + pending.len() as u64;
     let pending = pending.into_iter().map(|(id, ..)| id).collect();
-    Ok(Step::Acknowledged { last, pending, lag })
+    Ok(Step::Acknowledged {
+        stream,
+        last,
+        pending,
+        lag,
+    })
 }
 
 fn asking(brokers: &str, group: &str, isolation: &str) -> Result<BaseConsumer, Failure> {
@@ -458,6 +524,7 @@ fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
                 u64::try_from(message.partition())?,
                 u64::try_from(message.offset())?,
             ),
+            stream: 0,
             time: u64::try_from(message.timestamp().to_millis().unwrap_or(0)).unwrap_or(0),
         });
     }
@@ -481,7 +548,11 @@ fn until_decided(brokers: &str, topic: &str, partition: i32) -> Result<(), Failu
     Ok(())
 }
 
-async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, Failure> {
+async fn read_stream(
+    server: &RedisServer,
+    stream: u32,
+    topic: &str,
+) -> Result<Vec<Record>, Failure> {
     let mut connection = connect(server).await?;
     let (mut records, mut from) = (Vec::new(), "-".to_owned());
     loop {
@@ -501,6 +572,7 @@ async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, F
                 id: attributes.and_then(|it| Some(it.get("id")?.as_str()?.to_owned())),
                 value: fields.get("data").cloned().unwrap_or_default(),
                 position,
+                stream,
                 time: position.0,
             });
         }

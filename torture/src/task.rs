@@ -76,6 +76,8 @@ pub(crate) enum Mutant {
     DropSome,
     /// Never acknowledges some of what is done.
     ForgetAck,
+    /// Reads partitions without a lease (Redis).
+    NoLease,
     /// Marks an event as handled when it is claimed.
     MarkBeforeSuccess,
     /// Forgets what was marked as handled.
@@ -85,7 +87,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::CommitBeforeProcessing,
         Self::CommitHighestSeen,
         Self::AckBeforeDeadLetter,
@@ -99,6 +101,7 @@ impl Mutant {
         Self::LostWakeUp,
         Self::DropSome,
         Self::ForgetAck,
+        Self::NoLease,
         Self::MarkBeforeSuccess,
         Self::ForgetMarks,
         Self::CopyOutside,
@@ -120,6 +123,8 @@ pub(crate) struct Task {
     /// Where the server is, past the proxy.
     pub(crate) direct: String,
     pub(crate) topic: String,
+    /// Of the topic; nothing for those of the server.
+    pub(crate) partitions: Option<u32>,
     /// The Redis that keeps which events were handled, if they are to be handled once. On Redis it is
     /// the server itself.
     pub(crate) store: Option<String>,
@@ -162,11 +167,15 @@ impl Task {
     }
 
     fn config(&self) -> String {
+        let partitions = match (self.kind, self.partitions) {
+            (Kind::Redis, Some(partitions)) => format!("partitions = {partitions}\n"),
+            _ => String::new(),
+        };
         format!(
             "[service]\nname = 'torture'\nshutdown_deadline = '10s'\n\
              [transports.server]\n{}\n\
              [[routes]]\npattern = 'torture.*'\ntransport = 'server'\ntopic = '{}'\n\
-             [subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
+             {partitions}[subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
              handler_timeout = '1500ms'\ntakeover_after = '{TAKEOVER_MS}ms'\n\
              retry = {{ max_attempts = 3, base = '20ms', max = '100ms' }}\n{}",
             self.server(),

@@ -12,11 +12,12 @@ use polybus::transport::{
     DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Start, Subscriber,
     Subscription, Transport, TransportConfig, TransportFactory,
 };
-use polybus::{Error, ErrorKind, Result};
+use polybus::{Error, ErrorKind, Result, Topic};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::consumer::Crash;
 use crate::journal::{Journal, Step};
+use crate::server::stream_name;
 use crate::task::{CrashPoint, Kind, Mutant, Task};
 
 /// How long a mutant that stores later waits.
@@ -162,6 +163,9 @@ impl Transport for Wrapping {
         }
         if self.shared.is(Mutant::DeleteConsumer) {
             delete_consumers(&self.shared.task).await;
+        }
+        if self.shared.is(Mutant::NoLease) {
+            subscription.topics = unleased(&subscription.topics);
         }
         Ok(WrappedSubscriber {
             inner: self.inner.subscribe(subscription).await?,
@@ -402,6 +406,15 @@ impl Settler for WrappedSettler {
         // What was acknowledged too early would be taken for somebody else's by now.
         self.shared.is(Mutant::CommitBeforeProcessing) || self.inner.is_current(token)
     }
+}
+
+/// The streams of partitioned topics, as if they were topics of their own.
+fn unleased(topics: &[Topic]) -> Vec<Topic> {
+    let streams = |topic: &Topic| {
+        let name = topic.name().to_owned();
+        (0..topic.partitions().unwrap_or(0)).map(move |it| stream_name(&name, it).into())
+    };
+    topics.iter().flat_map(streams).collect()
 }
 
 /// Throws away what other members of the group have in hand.

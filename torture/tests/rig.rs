@@ -40,6 +40,24 @@ fn a_run_over_kills_holds() {
     assert!(text.contains("C1 nothing lost        holds"), "{text}");
 }
 
+#[test]
+fn the_order_of_keys_is_judged_across_processes_with_partitions() {
+    let output = run("ordered", &["--faults", "kill", "--partitions", "4"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("C4 order of keys       holds"), "{text}");
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn partitions_that_are_read_without_a_lease_are_found_out() {
+    let broken = ["--faults", "none", "--mutant", "no-lease"];
+    let output = run("leases", &[&broken[..], &["--partitions", "4"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("C4 order of keys       BROKEN"), "{text}");
+}
+
 #[cfg(feature = "mutants")]
 #[test]
 fn a_transport_that_drops_events_is_found_out() {

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::client::{Cmd, Value};
 use crate::connection::Link;
 use crate::writing::Declared;
-use crate::{reply, scripts};
+use crate::{partition, reply, scripts};
 
-/// Manages streams: a stream is a topic of one partition.
+/// Manages streams: a stream is a topic of one partition, or a partition of a topic.
 #[derive(Clone)]
 pub struct RedisAdmin {
     link: Arc<Link>,
@@ -150,9 +150,12 @@ impl Admin for RedisAdmin {
     async fn ensure_topics(&self, topics: &[TopicSpec]) -> Result<()> {
         let deadline = self.deadline();
         for topic in topics {
-            if !self.exists(&topic.name, "create topic", deadline).await? {
-                self.create(&topic.name, deadline).await?;
-                self.make_groups(topic, deadline).await?;
+            for stream in partition::streams(&named(topic)) {
+                let name = stream.name();
+                if !self.exists(name, "create topic", deadline).await? {
+                    self.create(name, deadline).await?;
+                    self.make_groups(name, &topic.groups, deadline).await?;
+                }
             }
         }
         Ok(())
@@ -162,17 +165,24 @@ impl Admin for RedisAdmin {
         let deadline = self.deadline();
         let mut found = Vec::with_capacity(topics.len());
         for topic in topics {
-            let name = topic.name();
-            found.push(match self.exists(name, "describe", deadline).await? {
-                true => {
-                    let events = self.count(name, "describe", deadline).await?;
-                    let mut described = TopicDescription::new(name, 1, events);
-                    described.settings = self.declared.settings(name);
-                    described.groups = self.groups(name, deadline).await?;
-                    Some(described)
+            let mut described: Option<TopicDescription> = None;
+            for stream in partition::streams(topic) {
+                let stream = stream.name();
+                if !self.exists(stream, "describe", deadline).await? {
+                    continue;
                 }
-                false => None,
-            });
+                let events = self.count(stream, "describe", deadline).await?;
+                if let Some(described) = &mut described {
+                    described.events += events;
+                    continue;
+                }
+                let partitions = topic.partitions().unwrap_or(1);
+                let first =
+                    described.insert(TopicDescription::new(topic.name(), partitions, events));
+                first.settings = self.declared.settings(topic.name());
+                first.groups = self.groups(stream, deadline).await?;
+            }
+            found.push(described);
         }
         Ok(found)
     }
@@ -192,14 +202,15 @@ impl Admin for RedisAdmin {
         const OPERATION: &str = "alter topics";
         let deadline = self.deadline();
         for topic in topics {
-            if !self.exists(&topic.name, OPERATION, deadline).await? {
-                let origin = self.link.client().origin();
-                let error = origin.plain(ErrorKind::TopicNotFound, "the stream does not exist");
-                return Err(error
-                    .with_operation(OPERATION)
-                    .with_topic(topic.name.clone()));
+            for stream in partition::streams(&named(topic)) {
+                let stream = stream.name();
+                if !self.exists(stream, OPERATION, deadline).await? {
+                    let origin = self.link.client().origin();
+                    let error = origin.plain(ErrorKind::TopicNotFound, "the stream does not exist");
+                    return Err(error.with_operation(OPERATION).with_topic(stream));
+                }
+                self.make_groups(stream, &topic.groups, deadline).await?;
             }
-            self.make_groups(topic, deadline).await?;
         }
         Ok(())
     }
@@ -208,8 +219,13 @@ impl Admin for RedisAdmin {
         let deadline = self.deadline();
         let mut lags = Vec::with_capacity(topics.len());
         for topic in topics {
-            let lag = self.lag_of(group, topic.name(), deadline).await;
-            lags.push(lag.map_err(|error| error.with_topic(topic.name()))?);
+            let mut total = Lag::default();
+            for stream in partition::streams(topic) {
+                let lag = self.lag_of(group, stream.name(), deadline).await;
+                let lag = lag.map_err(|error| error.with_topic(topic.name()))?;
+                total = Lag::new(total.waiting + lag.waiting, total.pending + lag.pending);
+            }
+            lags.push(total);
         }
         Ok(lags)
     }
@@ -237,6 +253,15 @@ impl Admin for RedisAdmin {
 
     async fn purge(&self, topic: &Topic, through: &[Position]) -> Result<()> {
         self.delete(topic, through).await
+    }
+}
+
+/// The topic that is meant.
+fn named(spec: &TopicSpec) -> Topic {
+    let topic = Topic::new(spec.name.clone());
+    match spec.partitions {
+        Some(partitions) => topic.with_partitions(partitions),
+        None => topic,
     }
 }
 

@@ -8,9 +8,11 @@ use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Cmd, Value};
+use crate::leased;
 use crate::member::{Arrival, Member};
 use crate::reply::{self, Entry};
 use crate::scripts;
+use crate::tenure::Partition;
 
 /// How many entries one step of a walk claims at most. The server looks at ten times as many.
 const PAGE: usize = 100;
@@ -58,6 +60,10 @@ async fn walk_all(member: &Member, clean: bool) -> Result<()> {
 
 async fn walk_streams(member: &Member, streams: &[(u32, Topic)], clean: bool) -> Result<()> {
     for (source, stream) in streams {
+        let partition = member.partition(*source);
+        if partition.is_some_and(|it| !it.is_ours(member.takeover_after)) {
+            continue;
+        }
         let mut cursor = "0-0".to_owned();
         loop {
             tokio::select! {
@@ -88,12 +94,20 @@ async fn walk_streams(member: &Member, streams: &[(u32, Topic)], clean: bool) ->
 /// One step of a walk. Returns where the next one starts; `0-0` is the end.
 async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Result<String> {
     let _claiming = member.claiming.lock().await;
-    let mut command = Cmd::new();
+    let partition = member.partition(source);
+    let token = match partition.map(Partition::token) {
+        Some(Some(token)) => Some(token),
+        Some(None) => return Ok("0-0".to_owned()),
+        None => None,
+    };
+    let mut command = match (partition, &token) {
+        (Some(partition), Some(token)) => {
+            let arguments = [member.group.as_str(), &member.name, token];
+            leased::call(scripts::CLAIM_LEASED, partition, &arguments)
+        }
+        _ => scripts::on("XAUTOCLAIM", stream.name(), &[&member.group, &member.name]),
+    };
     command
-        .arg("XAUTOCLAIM")
-        .arg(stream.name())
-        .arg(member.group.as_str())
-        .arg(member.name.as_str())
         .arg(u64::try_from(member.takeover_after.as_millis()).unwrap_or(u64::MAX))
         .arg(cursor)
         .arg("COUNT")
@@ -106,6 +120,7 @@ async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Res
             member.heal(stream).await?;
             return Ok("0-0".to_owned());
         }
+        Err(failure) if failure.has_code(scripts::FENCED) => return Ok("0-0".to_owned()),
         Err(failure) => return Err(member.error(failure, "claim").with_topic(stream.name())),
     };
     let (next, entries, deleted) = read(reply).ok_or_else(|| member.malformed("claim"))?;
@@ -116,7 +131,11 @@ async fn step(member: &Member, source: u32, stream: &Topic, cursor: &str) -> Res
         let arrivals = arrivals
             .map(|(entry, count)| Arrival::of(entry, Some(count)))
             .collect();
-        member.deliver(source, arrivals, sent);
+        // What is another's by now is not ours to hand out.
+        let is_ours = |it: &Partition| token.as_ref().is_some_and(|token| it.is_held_by(token));
+        if partition.is_none_or(is_ours) {
+            member.deliver(source, arrivals, sent);
+        }
     }
     Ok(next)
 }

@@ -9,6 +9,7 @@ use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::Cmd;
 use crate::packed::{Arguments, Packed};
+use crate::partition;
 use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
@@ -53,7 +54,7 @@ fn append_to(
     command: &mut impl Arguments,
 ) {
     command.push(b"XADD");
-    command.push(outgoing.topic.name().as_bytes());
+    command.push(partition::stream_of(outgoing).as_bytes());
     writing.append_trim(outgoing.topic.name(), command);
     command.push(b"*");
     append_fields(outgoing, writing.format, scratch, command);

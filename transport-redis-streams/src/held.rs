@@ -226,6 +226,26 @@ impl Held {
         self.freed.notify_waiters();
     }
 
+    /// How many entries of one stream are in hand and not given back.
+    pub(crate) fn count_of(&self, source: u32) -> usize {
+        let guard = self.lock();
+        let entries = guard.streams.get(source as usize);
+        entries.map_or(0, |it| it.values().filter(|it| !it.released).count())
+    }
+
+    /// Lets all entries of one stream go: it is another's by now. What is settled late asks the
+    /// server.
+    pub(crate) fn forget(&self, source: u32) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(entries) = state.streams.get_mut(source as usize) {
+            state.count -= entries.values().filter(|it| !it.released).count();
+            entries.clear();
+        }
+        drop(guard);
+        self.freed.notify_waiters();
+    }
+
     /// Lets entries go that were given back and that the server gave us longer ago than `age`: others
     /// have them, and of most nobody tells us. A late settlement asks the server then.
     pub(crate) fn forget_released(&self, age: Duration) {
@@ -387,6 +407,24 @@ mod tests {
         held.forget_released(TAKEOVER);
         assert!(!held.contains(0, first));
         assert_eq!(plan(&held, tokens[0], Settlement::Ack), Course::AckIfOwn);
+    }
+
+    #[test]
+    fn what_is_forgotten_of_a_stream_is_asked_of_the_server_and_makes_room() {
+        let held = Held::default();
+        let now = Instant::now();
+        let ids = [EntryId::new(1, 0), EntryId::new(2, 0)];
+        let taken = held.take(0, ids.into_iter(), now);
+        let other = held.take(1, [ID].into_iter(), now);
+        let tokens: Vec<AckToken> = taken.into_iter().flatten().map(AckToken::from).collect();
+        plan(&held, tokens[0], Settlement::Release);
+        assert_eq!((held.count_of(0), held.count()), (1, 2));
+        held.forget(0);
+        held.forget(7);
+        assert_eq!((held.count_of(0), held.count()), (0, 1));
+        assert_eq!(plan(&held, tokens[1], Settlement::Ack), Course::AckIfOwn);
+        assert!(!held.is_current(tokens[1], TAKEOVER));
+        assert!(held.is_current(other[0].unwrap().into(), TAKEOVER));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use polybus_core::transport::Delivery;
+use polybus_core::transport::{AckToken, Delivery};
 use polybus_core::{Error, Result};
 use tokio::sync::Notify;
 
@@ -87,6 +87,30 @@ impl Inbox {
             });
         }
         self.filled.notify_one();
+    }
+
+    /// Takes the deliveries of one source back, in their order.
+    pub(crate) fn remove(&self, source: u32) -> Vec<AckToken> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut removed = Vec::new();
+        for batch in &mut state.batches {
+            let before = removed.len();
+            batch.deliveries.retain(|delivery| {
+                let token = delivery.token();
+                let stays = token.source != source;
+                if !stays {
+                    removed.push(token);
+                }
+                stays
+            });
+            state.bytes -= (removed.len() - before) * batch.size;
+        }
+        state.batches.retain(|batch| !batch.deliveries.is_empty());
+        state.entries -= removed.len();
+        drop(guard);
+        self.emptied.notify_waiters();
+        removed
     }
 
     /// Tells the reader of a failure that passes by itself. A newer one replaces it.
@@ -179,7 +203,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use polybus_core::transport::{AckToken, Position};
+    use polybus_core::transport::Position;
     use polybus_core::{ErrorKind, Event, Topic};
     use tokio_test_free::poll_once;
 
@@ -244,6 +268,27 @@ mod tests {
             recv(&inbox, 1).await;
             assert!(poll_once(room).is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_back_makes_room_and_leaves_the_others() {
+        let inbox = Inbox::new(4, 100);
+        let of = |source, number| {
+            let delivery = deliveries(number..number + 1).remove(0);
+            let event = delivery.event().unwrap().clone();
+            let token = AckToken::new(source, 0, [number, 0]);
+            Delivery::new(token, Topic::new("a"), delivery.position(), event)
+        };
+        inbox.push(vec![of(1, 1), of(2, 2), of(1, 3)], 30);
+        inbox.push(vec![of(1, 4)], 10);
+        let mut room = pin!(inbox.room());
+        assert!(poll_once(room.as_mut()).is_none());
+        let removed = inbox.remove(1);
+        let ids: Vec<_> = removed.iter().map(|token| token.id[0]).collect();
+        assert_eq!(ids, [1, 3, 4]);
+        assert!(poll_once(room).is_some());
+        assert_eq!(recv(&inbox, 10).await, [2]);
+        assert!(inbox.has_room(3) && poll_once(pin!(inbox.recv(1, closed))).is_none());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use polybus_core::event::EventId;
 use polybus_core::text::format_text;
-use polybus_core::transport::{AckToken, Delivery, Position, Start};
+use polybus_core::transport::{AckToken, Delivery, Position, Start, Subscription};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,19 +21,25 @@ use crate::entry::{self, Read};
 use crate::error::Failure;
 use crate::held::Held;
 use crate::inbox::Inbox;
+use crate::leases;
 use crate::reply::{self, Entry, EntryId};
 use crate::scripts;
+use crate::tenure::Partition;
 
 /// What the tasks of a subscriber and its settlers share.
 pub(crate) struct Member {
     pub(crate) config: RedisConfig,
     pub(crate) group: Text,
     pub(crate) name: Text,
+    /// What it is called in the lists of members of partitioned topics.
+    pub(crate) entry: Text,
     pub(crate) takeover_after: Duration,
     /// For everything but the reads that block.
     pub(crate) link: Link,
     pub(crate) held: Held,
     pub(crate) inbox: Inbox,
+    /// Those of partitioned topics; they are the first of the streams.
+    pub(crate) partitions: Vec<Partition>,
     streams: RwLock<Arc<[Topic]>>,
     /// A stream was added.
     pub(crate) added: Notify,
@@ -44,9 +50,18 @@ pub(crate) struct Member {
     pub(crate) claiming: tokio::sync::Mutex<()>,
     /// The tasks are to end.
     pub(crate) stop: CancellationToken,
-    /// The connections that read, by the slot of their streams on a cluster.
-    pub(crate) reading: Mutex<HashMap<Option<u16>, Reading>>,
+    /// The connections that read.
+    reading: Mutex<HashMap<ReadBy, Reading>>,
     lost: AtomicU64,
+}
+
+/// What a connection reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ReadBy {
+    /// All streams that are not leased, or on a cluster those of a slot.
+    Slot(Option<u16>),
+    /// A partition, by its source.
+    Partition(u32),
 }
 
 /// A connection that reads.
@@ -92,20 +107,23 @@ fn attempt(count: Option<u64>) -> u32 {
 impl Member {
     pub(crate) fn new(
         config: RedisConfig,
-        group: Text,
         name: Text,
-        takeover_after: Duration,
+        subscription: &Subscription,
         link: Link,
     ) -> Self {
+        let partitions = Partition::all(subscription);
+        let streams = partitions.iter().map(|it| it.stream.clone()).collect();
         Self {
             inbox: Inbox::new(config.read_ahead, config.read_ahead_bytes),
             config,
-            group,
+            group: subscription.group.clone(),
+            entry: leases::entry(&name),
             name,
-            takeover_after,
+            takeover_after: subscription.takeover_after,
             link,
             held: Held::default(),
-            streams: RwLock::new(Arc::new([])),
+            partitions,
+            streams: RwLock::new(streams),
             added: Notify::new(),
             released: Notify::new(),
             claiming: tokio::sync::Mutex::new(()),
@@ -124,6 +142,16 @@ impl Member {
     /// A stream by its index.
     pub(crate) fn stream(&self, source: u32) -> Option<Topic> {
         self.streams().get(source as usize).cloned()
+    }
+
+    /// The partition that a source is, if it is one.
+    pub(crate) fn partition(&self, source: u32) -> Option<&Partition> {
+        self.partitions.get(source as usize)
+    }
+
+    /// Whether there are streams that are read without a lease.
+    pub(crate) fn has_plain_streams(&self) -> bool {
+        self.streams().len() > self.partitions.len()
     }
 
     /// Adds streams that are not read yet. Their groups must exist.
@@ -151,13 +179,38 @@ impl Member {
         self.takeover_after * 2 / 3
     }
 
-    /// Notes which connection reads the streams of a slot, or that none does.
-    pub(crate) fn note_reading(&self, slot: Option<u16>, reading: Option<Reading>) {
+    /// Notes which connection reads something, or that none does.
+    pub(crate) fn note_reading(&self, by: ReadBy, reading: Option<Reading>) {
         let mut known = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         match reading {
-            Some(reading) => known.insert(slot, reading),
-            None => known.remove(&slot),
+            Some(reading) => known.insert(by, reading),
+            None => known.remove(&by),
         };
+    }
+
+    /// Ends the reads that block on the server, of one partition or all, if it lets us.
+    pub(crate) async fn unblock(&self, partition: Option<u32>) {
+        let reading = self
+            .reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (by, reading) in reading {
+            if partition.is_some_and(|source| by != ReadBy::Partition(source)) {
+                continue;
+            }
+            let connection = match (&reading.node, self.link.nodes()) {
+                (Some(node), Some(nodes)) => nodes.current_at(node),
+                _ => self.link.current(),
+            };
+            let Some(connection) = connection else {
+                continue;
+            };
+            let mut command = Cmd::new();
+            command.arg("CLIENT").arg("UNBLOCK").arg(reading.id);
+            // If the server refuses, the read ends by itself in time.
+            let _ = connection.call(&command, self.deadline()).await;
+        }
     }
 
     /// The streams by where they are: what is done to those of one server waits for no other.
@@ -234,10 +287,13 @@ impl Member {
     }
 
     /// Hands entries that the server gave us at `fresh` or later to the application, but for
-    /// those that it has in hand.
+    /// those that it has in hand, and those of a partition that is not ours any more.
     pub(crate) fn deliver(&self, source: u32, arrivals: Vec<Arrival>, fresh: Instant) {
-        let Some(topic) = self.stream(source) else {
-            return;
+        let (topic, partition) = match (self.partition(source), self.stream(source)) {
+            (Some(partition), _) if !partition.is_ours(self.takeover_after) => return,
+            (Some(partition), _) => (partition.topic.clone(), partition.number),
+            (None, Some(topic)) => (topic, 0),
+            (None, None) => return,
         };
         let ids = arrivals.iter().map(|arrival| arrival.id);
         let taken = self.held.take(source, ids, fresh);
@@ -250,7 +306,13 @@ impl Member {
             let read = arrival.read;
             bytes += read.size;
             let (token, topic) = (AckToken::from(taken), topic.clone());
-            let delivery = delivery(read, token, topic, taken.id.position(), &self.config.name);
+            let delivery = delivery(
+                read,
+                token,
+                topic,
+                taken.id.position(partition),
+                &self.config.name,
+            );
             deliveries.push(delivery.with_attempt(arrival.attempt));
         }
         self.inbox.push(deliveries, bytes);

@@ -15,6 +15,7 @@ use crate::connection::{Link, is_final};
 use crate::entry;
 use crate::error::{Failure, Origin, again};
 use crate::line::{Desk, Line};
+use crate::partition;
 use crate::reply::{self, EntryId};
 use crate::resp::{Cursor, Part};
 use crate::scatter::Scatter;
@@ -81,7 +82,8 @@ impl RedisPublisher {
             return Err(self.closed_error());
         }
         if let Some(nodes) = self.link.nodes() {
-            *outcomes = Scatter::new(nodes, &self.writing, batch, deadline)
+            let streams: Vec<_> = batch.iter().map(partition::stream_of).collect();
+            *outcomes = Scatter::new(nodes, &self.writing, batch, &streams, deadline)
                 .publish()
                 .await;
             return Ok(());
@@ -192,7 +194,7 @@ impl RedisPublisher {
         if let Some(Part::Bytes(id)) = Cursor::new(answer).part()
             && let Some(id) = EntryId::parse(id)
         {
-            return Outcome::Accepted(id.position());
+            return Outcome::Accepted(id.position(partition::partition_of(event)));
         }
         let origin = self.link.client().origin();
         let error = if answer.starts_with(b"-") {
@@ -309,7 +311,10 @@ pub(crate) fn outcome(origin: &Origin, event: &Outgoing, reply: Value) -> Outcom
     let error = match reply {
         Value::ServerError(error) => origin.error(Failure::Server(error), "publish"),
         reply => match reply::entry_id(&reply) {
-            Some(id) => return Outcome::Accepted(id.position()),
+            Some(id) => {
+                let partition = partition::partition_of(event);
+                return Outcome::Accepted(id.position(partition));
+            }
             None => origin.malformed("publish"),
         },
     };

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use polybus_core::{Result, Topic};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{Cmd, Value};
 use crate::cluster::{Course, Place, slot_of};
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::Failure;
-use crate::member::{Arrival, Member, Reading};
+use crate::leased::{Leased, first_id, milliseconds};
+use crate::member::{Arrival, Member, ReadBy, Reading};
 use crate::reply::{self, EntryId};
 use crate::resp::{Cursor, Part};
 use crate::scripts;
@@ -32,21 +34,33 @@ const FIRST_ENTRY_SIZE: usize = 1024 * 1024;
 /// How many pending entries are looked at in one step.
 const PAGE: usize = 100;
 
-/// Reads until the member stops or fails for good: all streams, or on a cluster those of a slot. No
-/// answer of the server is ever dropped while its connection lives: whoever waits for one waits for
-/// nothing else.
-pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>) {
+/// Reads until the member stops or fails for good: all streams that are not leased, or on a cluster
+/// those of a slot; or one that is, until the lease ends. No answer of the server is ever dropped
+/// while its connection lives: whoever waits for one waits for nothing else.
+///
+/// A leased stream is read by a script that looks at the lease first, so that a member that lost it
+/// without noticing gets nothing. A script can't wait; an `XREAD` before it does, which takes nothing.
+pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>, mut leased: Option<Leased>) {
     let mut pause = MIN_PAUSE;
     let mut told = None;
-    while !member.stop.is_cancelled() {
-        let mut session = Session::new(&member, slot, told.take());
+    let stop = leased.as_ref().map_or(&member.stop, |it| &it.stop).clone();
+    while !stop.is_cancelled() {
+        let mut session = Session::new(&member, slot, leased.clone(), told.take());
         let ended = session.run().await;
-        member.note_reading(slot, None);
+        member.note_reading(session.read_by(), None);
         if session.has_read {
             pause = MIN_PAUSE;
         }
+        leased = session.leased.take();
         match ended {
             Ok(End::Stopped) => return,
+            Ok(End::Fenced) => {
+                let source = leased.map(|it| it.source);
+                if let Some(partition) = source.and_then(|it| member.partition(it)) {
+                    partition.lose();
+                }
+                return;
+            }
             Ok(End::Elsewhere(place)) => {
                 tracing::debug!(transport = %member.config.name, group = %member.group, slot,
                     "the streams of a slot are at another node now");
@@ -66,7 +80,7 @@ pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>) {
         }
         tokio::select! {
             () = sleep(pause) => {}
-            () = member.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
         pause = (pause * 2).min(MAX_PAUSE);
     }
@@ -75,6 +89,8 @@ pub(crate) async fn run(member: Arc<Member>, slot: Option<u16>) {
 /// Why a session ended that did not fail.
 enum End {
     Stopped,
+    /// The lease is not ours any more.
+    Fenced,
     /// The streams are at this place, or at the one that is known now.
     Elsewhere(Option<Place>),
 }
@@ -83,9 +99,11 @@ enum End {
 struct Session<'a> {
     member: &'a Member,
     slot: Option<u16>,
+    leased: Option<Leased>,
+    stop: CancellationToken,
     /// Where a node of the cluster says that the streams are.
     told: Option<Place>,
-    /// All streams of the member, of which those are read that are of the slot.
+    /// All streams of the member, of which those are read that are of the slot, or leased.
     known: Arc<[Topic]>,
     streams: Vec<(u32, Topic)>,
     /// About the bytes of an entry, from what came last.
@@ -98,8 +116,8 @@ struct Session<'a> {
 
 /// A read on its way.
 struct Read {
-    /// It has an `ASKING` before it, which is answered too.
-    asking: bool,
+    /// How many commands stand before it, which are answered too: an `ASKING`, the one that waits.
+    before: usize,
     /// How many entries of each stream were asked for.
     count: usize,
     /// When it was sent: what it brings is ours since then at the earliest.
@@ -114,23 +132,38 @@ struct Desk {
     shared: Connection,
     /// On a cluster.
     place: Option<Place>,
+    /// The entry that ended the last wait.
+    woken_by: Option<EntryId>,
 }
 
 impl Desk {
     /// Waits for the answer to the first of the reads that are out.
     async fn answer(&mut self, read: &Read) -> Result<&[u8], Failure> {
-        if read.asking {
-            self.wire.answer(read.deadline).await?;
+        for _ in 0..read.before {
+            match self.wire.answer(read.deadline).await {
+                Ok(answer) => self.woken_by = first_id(answer).or(self.woken_by),
+                // What matters of it the read itself is answered as well.
+                Err(Failure::Server(_)) => {}
+                Err(failure) => return Err(failure),
+            }
         }
         self.wire.answer(read.deadline).await
     }
 }
 
 impl<'a> Session<'a> {
-    fn new(member: &'a Member, slot: Option<u16>, told: Option<Place>) -> Self {
+    fn new(
+        member: &'a Member,
+        slot: Option<u16>,
+        leased: Option<Leased>,
+        told: Option<Place>,
+    ) -> Self {
+        let stop = leased.as_ref().map_or(&member.stop, |it| &it.stop).clone();
         Self {
             member,
             slot,
+            leased,
+            stop,
             told,
             known: Arc::new([]),
             streams: Vec::new(),
@@ -140,11 +173,18 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn read_by(&self) -> ReadBy {
+        match &self.leased {
+            Some(leased) => ReadBy::Partition(leased.source),
+            None => ReadBy::Slot(self.slot),
+        }
+    }
+
     async fn run(&mut self) -> Result<End> {
-        let member = self.member;
+        let stop = self.stop.clone();
         let mut desk = tokio::select! {
             desk = self.open() => desk?,
-            () = member.stop.cancelled() => return Ok(End::Stopped),
+            () = stop.cancelled() => return Ok(End::Stopped),
         };
         self.announce(&mut desk).await?;
         self.recover().await?;
@@ -152,7 +192,10 @@ impl<'a> Session<'a> {
         let ended = self.read_on(&mut desk, &mut out).await;
         // What is out still is answered as well, or fails at once.
         for read in out {
-            if let Ok(answer) = desk.answer(&read).await {
+            // Of a leased stream what the first of them brought is missing, and comes again before.
+            if let Ok(answer) = desk.answer(&read).await
+                && self.leased.is_none()
+            {
                 self.deliver(answer, &read)?;
             }
         }
@@ -188,7 +231,7 @@ impl<'a> Session<'a> {
     fn may_read_ahead(&self, out: &VecDeque<Read>) -> bool {
         let asked: usize = out.iter().map(|read| read.count).sum();
         let member = self.member;
-        !member.stop.is_cancelled()
+        !self.stop.is_cancelled()
             && member.inbox.has_room(asked)
             && member.held.has_room(asked, member.config.max_pending)
     }
@@ -212,6 +255,7 @@ impl<'a> Session<'a> {
             wire,
             shared,
             place,
+            woken_by: None,
         })
     }
 
@@ -225,7 +269,7 @@ impl<'a> Session<'a> {
         let id = reply::number(&id).ok_or_else(|| self.member.malformed("receive"))?;
         let node = desk.place.as_ref().map(|place| place.node.clone());
         self.member
-            .note_reading(self.slot, Some(Reading { id, node }));
+            .note_reading(self.read_by(), Some(Reading { id, node }));
         Ok(())
     }
 
@@ -323,13 +367,13 @@ impl<'a> Session<'a> {
     async fn wait_for_room(&self) -> bool {
         let ready = async {
             self.member.room().await;
-            while self.member.streams().is_empty() {
+            while self.leased.is_none() && !self.member.has_plain_streams() {
                 self.member.added.notified().await;
             }
         };
         tokio::select! {
             biased;
-            () = self.member.stop.cancelled() => false,
+            () = self.stop.cancelled() => false,
             () = ready => true,
         }
     }
@@ -337,22 +381,32 @@ impl<'a> Session<'a> {
     /// Sends a read. One that may block is alone: nothing waits behind it for long.
     async fn send(&mut self, desk: &mut Desk, may_block: bool) -> Result<Read> {
         self.refresh_streams();
+        if let (Some(leased), Some(woken_by)) = (&mut self.leased, desk.woken_by) {
+            // Where the group has been moved ahead of it, it must not wake us again and again.
+            leased.last = leased.last.max(woken_by);
+        }
         let (block, count) = (self.block(), self.count());
         let mut packed = Vec::new();
         let asking = desk.place.as_ref().is_some_and(|place| place.asking);
-        if asking {
-            let mut command = Cmd::new();
-            packed = command.arg("ASKING").get_packed_command();
+        let block_for = may_block.then_some(block);
+        let commands = match &self.leased {
+            Some(leased) => leased.commands(self.member, count, block_for),
+            None => vec![self.command(count, block_for)],
+        };
+        let before = commands.len().saturating_sub(1) + usize::from(asking) * commands.len();
+        for command in commands {
+            if asking {
+                packed.extend(Cmd::new().arg("ASKING").get_packed_command());
+            }
+            packed.extend(command.get_packed_command());
         }
-        let command = self.command(count, may_block.then_some(block));
-        packed.extend(command.get_packed_command());
         let since = Instant::now();
         // It may have to wait for one that blocks.
         let deadline = self.member.deadline() + block;
         let sent = desk.wire.send(&packed, deadline).await;
         sent.map_err(|failure| self.member.error(failure, "receive"))?;
         Ok(Read {
-            asking,
+            before,
             count,
             since,
             deadline,
@@ -373,14 +427,20 @@ impl<'a> Session<'a> {
     }
 
     /// What to do when the server refuses a read.
-    async fn refused(&self, place: Option<&Place>, failure: Failure) -> Result<Option<End>> {
+    async fn refused(&mut self, place: Option<&Place>, failure: Failure) -> Result<Option<End>> {
         let member = self.member;
         if failure.has_code("NOGROUP") {
             // The server does not say which of them it is.
             for (_, stream) in &self.streams {
                 member.heal(stream).await?;
             }
+            if let Some(leased) = &mut self.leased {
+                leased.last = EntryId::default();
+            }
             return Ok(None);
+        }
+        if failure.has_code(scripts::FENCED) {
+            return Ok(Some(End::Fenced));
         }
         // What a deleted stream does to a read that waits for it.
         if failure.has_code("UNBLOCKED") {
@@ -402,8 +462,14 @@ impl<'a> Session<'a> {
             return;
         }
         let streams = (0..).zip(known.iter().cloned());
-        let ours = |stream: &Topic| self.slot.is_none_or(|slot| slot_of(stream.name()) == slot);
-        self.streams = streams.filter(|(_, stream)| ours(stream)).collect();
+        let ours = |(source, stream): &(u32, Topic)| match &self.leased {
+            Some(leased) => *source == leased.source,
+            None => {
+                self.member.partition(*source).is_none()
+                    && self.slot.is_none_or(|slot| slot_of(stream.name()) == slot)
+            }
+        };
+        self.streams = streams.filter(ours).collect();
         self.known = known;
     }
 
@@ -436,8 +502,7 @@ impl<'a> Session<'a> {
             .arg("COUNT")
             .arg(count);
         if let Some(block) = block {
-            let block = u64::try_from(block.as_millis()).unwrap_or(u64::MAX);
-            command.arg("BLOCK").arg(block);
+            command.arg("BLOCK").arg(milliseconds(block));
         }
         command.arg("STREAMS");
         for (_, stream) in &self.streams {
@@ -488,6 +553,13 @@ impl<'a> Session<'a> {
         }
         self.has_more |= arrivals.len() >= read.count;
         self.note_size(&arrivals);
+        if let Some(leased) = &mut self.leased {
+            leased.last = arrivals.last().map_or(leased.last, |arrival| arrival.id);
+            if !leased.is_held(self.member) {
+                // They are pending, and go to whoever takes the lease.
+                return Some(());
+            }
+        }
         self.member.deliver(source, arrivals, read.since);
         Some(())
     }

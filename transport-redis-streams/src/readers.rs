@@ -1,4 +1,4 @@
-//! Who reads: one task, or on a cluster one for each slot, because the server reads streams
+//! Who reads what is not leased: one task, or on a cluster one for each slot, because the server reads streams
 //! together only if they are of one slot.
 
 use std::collections::HashSet;
@@ -13,15 +13,15 @@ use crate::reader;
 /// Reads until the member stops or fails for good.
 pub(crate) async fn run(member: Arc<Member>) {
     if member.link.nodes().is_none() {
-        return reader::run(member, None).await;
+        return reader::run(member, None, None).await;
     }
     let mut readers = JoinSet::new();
     let mut slots = HashSet::new();
     loop {
-        for stream in member.streams().iter() {
+        for stream in member.streams().iter().skip(member.partitions.len()) {
             let slot = slot_of(stream.name());
             if slots.insert(slot) {
-                readers.spawn(reader::run(Arc::clone(&member), Some(slot)));
+                readers.spawn(reader::run(Arc::clone(&member), Some(slot), None));
             }
         }
         tokio::select! {

@@ -30,8 +30,8 @@ impl EntryId {
         })
     }
 
-    pub(crate) fn position(self) -> Position {
-        Position::with_sequence(0, self.milliseconds, self.sequence)
+    pub(crate) fn position(self, partition: u32) -> Position {
+        Position::with_sequence(partition, self.milliseconds, self.sequence)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Publishing to a cluster: each node gets what is its, and what it refuses because it has not the
 //! slot goes to the one that has.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use futures::future::join_all;
@@ -25,6 +26,8 @@ pub(crate) struct Scatter<'a> {
     nodes: &'a Nodes,
     writing: &'a Writing,
     batch: &'a [Outgoing],
+    /// The stream of each event.
+    streams: &'a [Cow<'a, str>],
     deadline: Instant,
     outcomes: Vec<Option<Outcome>>,
     /// Streams of slots that are being moved, and where they are.
@@ -55,12 +58,14 @@ impl<'a> Scatter<'a> {
         nodes: &'a Nodes,
         writing: &'a Writing,
         batch: &'a [Outgoing],
+        streams: &'a [Cow<'a, str>],
         deadline: Instant,
     ) -> Self {
         Self {
             nodes,
             writing,
             batch,
+            streams,
             deadline,
             outcomes: batch.iter().map(|_| None).collect(),
             asked: HashMap::new(),
@@ -105,7 +110,7 @@ impl<'a> Scatter<'a> {
         let mut rest = Vec::new();
         let mut is_down = false;
         for (index, fate) in fates {
-            let stream = self.batch[index].topic.name();
+            let stream: &str = &self.streams[index];
             let overtaken = stored.get(stream).is_some_and(|last| *last > index);
             let error = match fate {
                 Fate::Known(outcome) => {
@@ -146,7 +151,7 @@ impl<'a> Scatter<'a> {
         };
         let stored = fates.iter().filter_map(may_be);
         stored
-            .map(|index| (self.batch[index].topic.name(), index))
+            .map(|index| (self.streams[index].as_ref(), index))
             .collect()
     }
 
@@ -175,7 +180,7 @@ impl<'a> Scatter<'a> {
         let mut known: HashMap<&str, usize> = HashMap::new();
         for index in rest {
             let event = &self.batch[index];
-            let stream = event.topic.name();
+            let stream: &'a str = &self.streams[index];
             let part = *known.entry(stream).or_insert_with(|| {
                 let slot = slot_of(stream);
                 let asked = self.asked.get(stream).cloned();

@@ -1,7 +1,8 @@
 //! What has to look and act in one step on the server.
 //!
 //! Always sent whole: the server knows a script again by its text, and they are short and rare.
-//! All but [`APPEND_ALL`] run on one stream, so they run on a cluster too.
+//! All but [`APPEND_ALL`] run on one stream, or on one and its lease beside it, so they run on a
+//! cluster too.
 
 use crate::client::Cmd;
 use crate::reply::EntryId;
@@ -215,6 +216,133 @@ end
 return ids
 ";
 
+/// Notes that a member of a group is there, for so many milliseconds, and answers who is.
+pub(crate) const MEMBERS: &str = "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], string.format('%d', now + ARGV[2]), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now))
+redis.call('PEXPIRE', KEYS[1], string.format('%d', ARGV[2] * 10))
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+";
+
+/// Takes the lease of a stream (the second key), unless somebody has it, and claims all that is
+/// pending for others, so that none of them can settle it any more. Takes the group, the member, what
+/// is to stand in the lease, and for how many milliseconds. Answers behind which entry new ones
+/// follow and how many of the pending ones were deleted, or nothing.
+pub(crate) const ACQUIRE: &str = "\
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return false
+end
+local last
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local known = {}
+    for i = 1, #group, 2 do
+      known[group[i]] = group[i + 1]
+    end
+    if known.name == ARGV[1] then
+      last = known['last-delivered-id']
+    end
+  end
+end
+if not last then
+  return redis.error_reply('NOGROUP the group is not there')
+end
+local start, lost = '-', 0
+while true do
+  local page = redis.call('XPENDING', KEYS[1], ARGV[1], start, '+', 500)
+  if #page == 0 then
+    break
+  end
+  local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0}
+  for _, pending in ipairs(page) do
+    if pending[2] ~= ARGV[2] then
+      claim[#claim + 1] = pending[1]
+    end
+  end
+  local count = #claim - 5
+  if count > 0 then
+    claim[#claim + 1] = 'JUSTID'
+    lost = lost + count - #redis.call(unpack(claim))
+  end
+  start = '(' .. page[#page][1]
+end
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+return {last, lost}
+";
+
+/// Keeps the lease of a stream (the second key) for so many milliseconds more, if what stands in it
+/// is ours. Answers 1, or 0.
+pub(crate) const RENEW: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+  return 0
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+";
+
+/// Ends the lease of a stream (the second key), if what stands in it is ours, and removes the member
+/// if nothing is pending for it.
+pub(crate) const GIVE_UP: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then
+  return 0
+end
+redis.call('DEL', KEYS[2])
+local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2])
+if not pending.err and #pending == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+end
+return 1
+";
+
+/// The code of the error that says that the lease is not ours any more.
+pub(crate) const FENCED: &str = "FENCED";
+
+/// Reads a stream as a member of a group, if the lease (the second key) is ours. Takes the group, the
+/// member, what stands in the lease, and how many entries.
+pub(crate) const READ_LEASED: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then
+  return redis.error_reply('FENCED the lease is not ours any more')
+end
+return redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[4], 'STREAMS', KEYS[1], '>')
+";
+
+/// Claims what has been idle, if the lease (the second key) is ours. Takes the group, the member,
+/// what stands in the lease, and the rest of the arguments of `XAUTOCLAIM`.
+pub(crate) const CLAIM_LEASED: &str = "\
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then
+  return redis.error_reply('FENCED the lease is not ours any more')
+end
+return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], unpack(ARGV, 4))
+";
+
+/// Acknowledges entries: all of them if the lease (the second key) is ours, or else those that are
+/// the member's. Takes the group, the member, what stands in the lease, and the ids. Answers a
+/// [`Possession`] for each.
+pub(crate) const ACK_LEASED: &str = "\
+local results = {}
+local ours = redis.call('GET', KEYS[2]) == ARGV[3]
+if ours then
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 4))
+end
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  local pending = not ours and redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)[1]
+  if ours then
+    results[i - 3] = 1
+  elseif not pending then
+    results[i - 3] = 2
+  elseif pending[2] ~= ARGV[2] then
+    results[i - 3] = 0
+  else
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    results[i - 3] = 1
+  end
+end
+return results
+";
+
 /// Whose an entry is, as the scripts answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Possession {
@@ -245,6 +373,16 @@ pub(crate) fn call(script: &str, stream: &str, arguments: &[&str]) -> Cmd {
         command.arg(*argument);
     }
     command
+}
+
+/// A command on a stream.
+pub(crate) fn on(command: &str, stream: &str, arguments: &[&str]) -> Cmd {
+    let mut built = Cmd::new();
+    built.arg(command).arg(stream);
+    for argument in arguments {
+        built.arg(*argument);
+    }
+    built
 }
 
 /// Adds the ids of entries to a command.

@@ -9,6 +9,7 @@ use polybus_core::{Error, ErrorKind, Result, Topic};
 use crate::client::{Cmd, Value};
 use crate::error::{Failure, again};
 use crate::held::{Course, InHand};
+use crate::leased;
 use crate::member::Member;
 use crate::reply;
 use crate::scripts::{self, Possession};
@@ -20,7 +21,8 @@ const PAGE: usize = 500;
 ///
 /// A batch goes to the server in one go, as one `XACK` for all entries of a stream. Where the
 /// member can't be sure any more that an entry is its own, because the server has not heard of
-/// it for two thirds of `takeover_after`, the server looks before it acknowledges.
+/// it for two thirds of `takeover_after`, the server looks before it acknowledges. For partitioned
+/// topics it always looks whether the lease is the member's.
 #[derive(Clone)]
 pub struct RedisSettler {
     member: Arc<Member>,
@@ -61,7 +63,13 @@ impl RedisSettler {
         let arguments = [member.group.as_str(), &member.name];
         let mut command = match request.course {
             Course::Release => scripts::call(scripts::RELEASE, stream.name(), &arguments),
-            Course::AckIfOwn => scripts::call(scripts::ACK, stream.name(), &arguments),
+            Course::AckIfOwn => match member.partition(request.source).map(|it| (it, it.token())) {
+                Some((partition, Some(token))) => {
+                    let arguments = [arguments[0], arguments[1], &token];
+                    leased::call(scripts::ACK_LEASED, partition, &arguments)
+                }
+                _ => scripts::call(scripts::ACK, stream.name(), &arguments),
+            },
             Course::Ack | Course::Stale | Course::Closed => {
                 let mut command = Cmd::with_capacity(3 + request.items.len(), 0);
                 command
@@ -139,7 +147,13 @@ impl RedisSettler {
 
 impl Settler for RedisSettler {
     async fn settle(&self, batch: &[(AckToken, Settlement)]) -> Vec<Result<()>> {
-        let courses = self.member.held.plan(batch, self.member.certain_for());
+        let mut courses = self.member.held.plan(batch, self.member.certain_for());
+        for (course, (token, _)) in courses.iter_mut().zip(batch) {
+            // The server knows whether the lease is ours.
+            if *course == Course::Ack && self.member.partition(token.source).is_some() {
+                *course = Course::AckIfOwn;
+            }
+        }
         let mut results: Vec<Option<Result<()>>> = courses
             .iter()
             .map(|course| match course {
@@ -176,9 +190,9 @@ impl Settler for RedisSettler {
     }
 
     fn is_current(&self, token: AckToken) -> bool {
-        self.member
-            .held
-            .is_current(token, self.member.takeover_after)
+        let (member, duration) = (&self.member, self.member.takeover_after);
+        let partition = member.partition(token.source);
+        partition.is_none_or(|it| it.is_ours(duration)) && member.held.is_current(token, duration)
     }
 }
 

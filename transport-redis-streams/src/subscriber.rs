@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::transport::{Delivery, Subscriber, Subscription};
@@ -12,7 +12,7 @@ use crate::config::{MAX_DURATION, RedisConfig};
 use crate::connection::{Connection, Link};
 use crate::member::{Member, start_id, unique_name};
 use crate::settle::RedisSettler;
-use crate::{claim, discovery, heartbeat, presence, readers, reply, scripts};
+use crate::{claim, discovery, heartbeat, leases, presence, readers, reply, scripts};
 
 /// The shortest `takeover_after`: below it a busy machine can't keep what it has.
 const SHORTEST_TAKEOVER: Duration = Duration::from_millis(100);
@@ -43,19 +43,21 @@ impl RedisSubscriber {
         })?;
         let name = subscription
             .member
+            .clone()
             .or_else(|| config.member.clone())
             .unwrap_or_else(|| unique_name(&config.service));
         let member = Arc::new(Member::new(
             config.clone(),
-            subscription.group,
             name,
-            subscription.takeover_after,
+            &subscription,
             Link::new(client.clone(), None),
         ));
         let connection = member.link.connection(member.deadline()).await?;
         check_scripts(&member, &connection).await?;
         drop(connection);
         let mut streams = subscription.topics;
+        streams.retain(|topic| topic.partitions().is_none());
+        streams.extend(member.streams().iter().cloned());
         streams.extend(discovery::find(&member, &subscription.patterns).await?);
         for stream in &streams {
             member.create_group(stream, &start).await?;
@@ -66,6 +68,7 @@ impl RedisSubscriber {
         let mut tasks = JoinSet::new();
         tasks.spawn(readers::run(Arc::clone(&member)));
         tasks.spawn(claim::run(Arc::clone(&member)));
+        tasks.spawn(leases::run(Arc::clone(&member)));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
         tasks.spawn(presence::run(Arc::clone(&member)));
         if let Some(interval) = config.discovery_interval
@@ -93,34 +96,12 @@ impl RedisSubscriber {
     async fn stop(&mut self) {
         self.member.stop.cancel();
         while !self.tasks.is_empty() {
-            self.unblock().await;
+            self.member.unblock(None).await;
             tokio::select! {
                 _ = self.tasks.join_next() => {}
                 // The read may have been sent after it was to be unblocked.
                 () = sleep(Duration::from_millis(20)) => {}
             }
-        }
-    }
-
-    async fn unblock(&self) {
-        let member = &self.member;
-        let reading = member
-            .reading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for reading in reading.into_values() {
-            let connection = match (&reading.node, member.link.nodes()) {
-                (Some(node), Some(nodes)) => nodes.current_at(node),
-                _ => member.link.current(),
-            };
-            let Some(connection) = connection else {
-                continue;
-            };
-            let mut command = Cmd::new();
-            command.arg("CLIENT").arg("UNBLOCK").arg(reading.id);
-            // If the server refuses, the read ends by itself in time.
-            let _ = connection.call(&command, member.deadline()).await;
         }
     }
 
@@ -145,6 +126,9 @@ impl RedisSubscriber {
                     None => break,
                 }
             }
+        }
+        if !member.partitions.is_empty() {
+            leases::leave(member, deadline).await?;
         }
         Ok(())
     }

@@ -2,15 +2,18 @@
 //!
 //! `MULTI` would not do: the server runs the rest of its commands after one that fails.
 
+use std::borrow::Cow;
+
 use polybus_core::transport::{Outgoing, Position};
-use polybus_core::{Error, ErrorKind, Result, Topic};
+use polybus_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::client::{Arg, Cmd, Value};
 use crate::connection::{Connection, Link};
 use crate::entry;
 use crate::error::{Failure, Origin};
-use crate::reply::{self, EntryId};
+use crate::partition;
+use crate::reply;
 use crate::scripts;
 use crate::writing::Writing;
 
@@ -29,8 +32,8 @@ pub(crate) async fn publish(
     let origin = link.client().origin();
     let command = command(origin, writing, batch)?;
     // In a cluster all of its streams are in one slot, or the server refuses it.
-    let stream = batch.first().map_or("", |first| first.topic.name());
-    let answer = link.ask(stream, &command, deadline).await;
+    let stream = batch.first().map(partition::stream_of).unwrap_or_default();
+    let answer = link.ask(&stream, &command, deadline).await;
     let answer = answer.map_err(|error| error.with_operation(OPERATION))?;
     let answer = answer.map_err(|failure| refused(failure, origin, batch))?;
     let Value::Array(ids) = answer else {
@@ -50,24 +53,26 @@ pub(crate) async fn publish(
             None => error,
         });
     }
-    let positions = ids
-        .iter()
-        .map(|id| reply::entry_id(id).map(EntryId::position));
+    let positions = ids.iter().zip(batch).map(|(id, outgoing)| {
+        let partition = partition::partition_of(outgoing);
+        reply::entry_id(id).map(|id| id.position(partition))
+    });
     let positions: Option<Vec<_>> = positions.collect();
-    let positions = positions.filter(|it| it.len() == batch.len());
+    let positions = positions.filter(|_| ids.len() == batch.len());
     positions.ok_or_else(|| origin.malformed(OPERATION))
 }
 
 /// The script's call: the streams, then for each event the stream's number and the arguments of
 /// its `XADD`.
 fn command(origin: &Origin, writing: &Writing, batch: &[Outgoing]) -> Result<Cmd> {
-    let mut streams: Vec<&Topic> = Vec::new();
+    let mut streams: Vec<Cow<'_, str>> = Vec::new();
     let mut arguments = Vec::new();
     let mut scratch = Vec::new();
     for outgoing in batch {
-        let known = streams.iter().position(|it| **it == outgoing.topic);
+        let name = partition::stream_of(outgoing);
+        let known = streams.iter().position(|it| *it == name);
         let stream = known.unwrap_or_else(|| {
-            streams.push(&outgoing.topic);
+            streams.push(name);
             streams.len() - 1
         });
         let append = entry::append(outgoing, writing, &mut scratch);
@@ -89,7 +94,7 @@ fn command(origin: &Origin, writing: &Writing, batch: &[Outgoing]) -> Result<Cmd
     command.arg("EVAL").arg(scripts::APPEND_ALL);
     command.arg(streams.len());
     for stream in streams {
-        command.arg(stream.name());
+        command.arg(stream.as_ref());
     }
     for (stream, rest) in arguments {
         command.arg(stream + 1).arg(rest.len());
@@ -123,4 +128,5 @@ fn refused(failure: Failure, origin: &Origin, batch: &[Outgoing]) -> Error {
         .with_operation(OPERATION)
         .with_note(format!("topics: {}", topics.join(", ")))
         .with_note("give their names the same hash tag, as in `{shop}.orders` and `{shop}.stock`")
+        .with_note("the partitions of a topic are in one slot only if its name has a hash tag")
 }

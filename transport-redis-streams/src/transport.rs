@@ -70,6 +70,7 @@ impl Transport for RedisTransport {
     fn capabilities(&self) -> Capabilities {
         Capabilities::none()
             .with_key_order(KeyOrder::Member)
+            .with_splits_topics()
             .with_durable()
             .with_delivery_count()
             .with_release()

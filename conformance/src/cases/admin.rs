@@ -51,7 +51,7 @@ async fn health_of_a_healthy_server(scene: Scene) -> Check {
 
 async fn ensure_topics_twice(scene: Scene) -> Check {
     let client = scene.connect().await?;
-    let (old, new) = (scene.topic().await?, Topic::new(scene.name()));
+    let (old, new) = (scene.topic().await?, scene.named(&scene.name(), 1));
     let events = numbered("event", 0..10);
     client.sender().await?.send_to(&old, &events).await?;
     let specs = [
@@ -73,7 +73,7 @@ async fn ensure_topics_twice(scene: Scene) -> Check {
 async fn describe_tells_what_is_there(scene: Scene) -> Check {
     let client = scene.connect().await?;
     let full = scene.partitioned_topic().await?;
-    let missing = Topic::new(scene.name());
+    let missing = scene.named(&scene.name(), 1);
     let empty = scene.topic().await?;
     let events = numbered("event", 0..25);
     client.sender().await?.send_to(&full, &events).await?;
@@ -147,7 +147,7 @@ async fn ensure_lag(
 
 async fn lag_of_a_missing_topic(scene: Scene) -> Check {
     let client = scene.connect().await?;
-    let topics = [scene.topic().await?, Topic::new(scene.name())];
+    let topics = [scene.topic().await?, scene.named(&scene.name(), 1)];
     let group = scene.name();
     let member = client.join(&group, from_ref(&topics[0])).await?;
     let _step = scene.step("asking for the lag on a topic that does not exist");

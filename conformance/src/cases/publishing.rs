@@ -259,7 +259,8 @@ async fn one_fails_alone(
 }
 
 async fn topic_is_made_on_first_use(scene: Scene) -> Check {
-    let (published, subscribed) = (scene.name().into(), scene.name().into());
+    let named = || scene.named(&scene.name(), 1);
+    let (published, subscribed) = (named(), named());
     let client = scene.connect().await?;
     let sender = client.sender().await?;
     let events = numbered("event", 0..10);

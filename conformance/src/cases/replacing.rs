@@ -192,7 +192,7 @@ async fn browsing_reads_everything_and_changes_nothing(scene: Scene) -> Check {
     journal.record(&good)?;
     member.close().await?;
     journal.ensure_once()?;
-    let missing = Topic::new(scene.name());
+    let missing = scene.named(&scene.name(), 1);
     let nothing = client.admin().browse(&missing, &[], 10).await?;
     ensure!(nothing.is_empty(), "a topic that does not exist holds some");
     Ok(())

@@ -207,7 +207,7 @@ async fn reset_makes_the_group(scene: Scene) -> Check {
 
 async fn reset_on_a_missing_topic_is_refused(scene: Scene) -> Check {
     let client = scene.connect().await?;
-    let missing = Topic::new(scene.name());
+    let missing = scene.named(&scene.name(), 1);
     let group = scene.name();
     let _step = scene.step("moving a group on a topic that does not exist");
     let answer = client

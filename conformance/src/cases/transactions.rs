@@ -174,7 +174,7 @@ async fn concurrent_transactions(scene: Scene) -> Check {
     const CALLERS: usize = 4;
     const TRANSACTIONS: usize = 10;
     const EACH: usize = 6;
-    let topics = [scene.topic().await?, scene.partitioned_topic().await?];
+    let topics = scene.kindred_topics().await?;
     let clients = [scene.connect().await?, scene.connect().await?];
     let mut senders = Vec::new();
     for client in &clients {

@@ -71,6 +71,7 @@ macro_rules! route_keys {
         #[serde(deny_unknown_fields)]
         struct $name {
             $($key: $type,)*
+            partitions: Option<u32>,
             #[serde(default)]
             batch: BatchConfig,
             #[serde(default)]
@@ -290,6 +291,7 @@ fn routing(root: &Node, routing: RoutingKeys) -> Result<RoutingConfig> {
             topic: keys.topic,
             codec: keys.codec,
             schema_registry: keys.schema_registry,
+            partitions: keys.partitions,
             publish,
             origins: RouteOrigins {
                 pattern: node.origin.clone(),
@@ -311,6 +313,7 @@ fn routes(root: &Node, routes: Vec<RouteKeys>) -> Result<Vec<RouteConfig>> {
             format: keys.format,
             codec: keys.codec,
             schema_registry: keys.schema_registry,
+            partitions: keys.partitions,
             publish,
             origins: route_origins(node),
         })
@@ -327,6 +330,7 @@ fn route_origins(node: &Node) -> RouteOrigins {
         format: origin(node, &["format"]),
         codec: origin(node, &["codec"]),
         schema_registry: origin(node, &["schema_registry"]),
+        partitions: origin(node, &["partitions"]),
     }
 }
 

@@ -115,6 +115,8 @@ pub struct DefaultRoute {
     /// Whether the schemas of the data stand in a [registry](crate::registry), and data name theirs.
     /// Default: `false`.
     pub schema_registry: bool,
+    /// Into how many partitions the topic is divided, as in [`RouteConfig::partitions`].
+    pub partitions: Option<u32>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -128,6 +130,7 @@ impl DefaultRoute {
             topic: topic.into(),
             codec: Codec::default(),
             schema_registry: false,
+            partitions: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -153,6 +156,11 @@ pub struct RouteConfig {
     /// Whether the schemas of the data stand in a [registry](crate::registry), and data name theirs.
     /// Default: `false`.
     pub schema_registry: bool,
+    /// Into how many partitions the topic is divided, 1 to 1,024. Order per key then holds across
+    /// all members of a group on Redis Streams too. Everything that names the topic must say the
+    /// same, in every service; the number can't be changed later. Default: as the server has it,
+    /// and undivided on Redis Streams.
+    pub partitions: Option<u32>,
     /// How the events are published.
     pub publish: PublishConfig,
     pub(crate) origins: RouteOrigins,
@@ -168,6 +176,7 @@ impl RouteConfig {
             format: None,
             codec: Codec::default(),
             schema_registry: false,
+            partitions: None,
             publish: PublishConfig::default(),
             origins: RouteOrigins::default(),
         }
@@ -189,4 +198,5 @@ pub(crate) struct RouteOrigins {
     pub(crate) format: Origin,
     pub(crate) codec: Origin,
     pub(crate) schema_registry: Origin,
+    pub(crate) partitions: Origin,
 }

@@ -20,7 +20,7 @@ use super::route::{Fallback, Route};
 use super::shared::Shared;
 use crate::codec::Codec;
 use crate::config::{Config, PublishConfig};
-use crate::routing::{Resolved, RouteTable};
+use crate::routing::{Partitioned, Resolved, RouteTable};
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
 use crate::{Error, Result, Text, Topic};
 
@@ -509,6 +509,7 @@ impl<'a> Routes<'a> {
             topic: fallback.topic.clone(),
             route_prefix: self.all.topic_prefix(transport),
             prefix: self.all.topic_prefix(&fallback.transport),
+            partitioned: Partitioned::of(self.all),
             publisher: self.publisher(&fallback.transport),
         });
         let layers = Layers::of_config(config, self.validator);

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::Topic;
 use crate::config::{BatchConfig, GroupBy, OnUnknown, Priority, PublishConfig, RetryConfig};
 use crate::middleware::layers::Validate;
+use crate::routing::Partitioned;
 use crate::topic::TopicPrefix;
 use crate::transport::{DynPublisher, Outgoing};
 use crate::{Error, transport::Outcome};
@@ -33,17 +34,19 @@ pub(super) struct Fallback {
     pub(super) topic: Option<Text>,
     pub(super) route_prefix: TopicPrefix,
     pub(super) prefix: TopicPrefix,
+    pub(super) partitioned: Partitioned,
     pub(super) publisher: DynPublisher,
 }
 
 impl Fallback {
     /// Where an event of a topic goes.
     pub(super) fn topic_for(&self, topic: &Topic) -> Topic {
-        match &self.topic {
+        let topic = match &self.topic {
             Some(own) => self.prefix.apply(own),
             None if self.route_prefix == self.prefix => topic.clone(),
             None => self.prefix.apply(self.route_prefix.strip(topic.name())),
-        }
+        };
+        self.partitioned.topic(&self.transport, topic)
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::template::TopicTemplate;
-use super::{Route, RouteTable};
+use super::{Partitioned, Route, RouteTable, partitioned};
 use crate::config::{
     Config, DefaultRoute, Origin, PublishConfig, RouteConfig, RouteOrigins, nearest,
 };
@@ -27,12 +27,19 @@ impl RouteTable {
         let by_pattern = by_pattern(&routes)?;
         check_all_can_win(&routes, &by_pattern)?;
         let default = config.routing.default.as_ref();
+        partitioned::check(config)?;
+        let known = Partitioned::of(config);
         Ok(Self {
             by_pattern,
             default: default
                 .map(|route| default_route(route, config))
-                .transpose()?,
-            routes,
+                .transpose()?
+                .map(|route| route.partitioned(&known)),
+            routes: routes
+                .into_iter()
+                .map(|route| route.partitioned(&known))
+                .collect(),
+            partitioned: known,
             file: config.file.clone(),
             remembered: RwLock::new(HashMap::default()),
         })
@@ -85,8 +92,7 @@ impl Route {
         (codec, schema_registry): (Codec, bool),
         origin: &Origin,
     ) -> Self {
-        let fixed = topic.fixed();
-        let mut route = Self {
+        Self {
             index: pattern.map(|(index, _)| index),
             pattern: pattern.map(|(_, pattern)| pattern.clone()),
             transport: transport.clone(),
@@ -95,9 +101,16 @@ impl Route {
             schema_registry,
             origin: origin.clone(),
             fixed: None,
-        };
-        route.fixed = fixed.map(|topic| Arc::new(route.way(topic)));
-        route
+        }
+    }
+
+    /// With the number of partitions of its topic.
+    fn partitioned(mut self, known: &Partitioned) -> Self {
+        if let Some(topic) = self.topic.fixed() {
+            let topic = known.topic(&self.transport, topic);
+            self.fixed = Some(Arc::new(self.way(topic)));
+        }
+        self
     }
 }
 

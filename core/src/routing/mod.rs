@@ -2,6 +2,7 @@
 
 mod compile;
 mod explain;
+mod partitioned;
 mod reading;
 mod template;
 mod topics;
@@ -15,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use foldhash::fast::RandomState;
 
 pub use explain::{Explanation, RouteMatch};
+pub(crate) use partitioned::Partitioned;
 pub use reading::Reading;
 pub use topics::{Running, WantedTopic};
 
@@ -44,6 +46,7 @@ pub struct RouteTable {
     /// Indices of `routes`.
     by_pattern: PatternMap<usize>,
     default: Option<Route>,
+    partitioned: Partitioned,
     file: Option<Text>,
     remembered: RwLock<HashMap<Text, Arc<Resolved>, RandomState>>,
 }
@@ -105,20 +108,38 @@ impl RouteTable {
         let route = self
             .route_of(event_type)
             .ok_or_else(|| self.no_route(event_type))?;
-        let resolved = route.resolve(event_type)?;
+        let resolved = self.resolve_by(route, event_type)?;
         if !full {
             self.remember(event_type, &resolved);
         }
         Ok(resolved)
     }
 
+    /// A topic with its number of partitions, if a route says it, and without one if none does.
+    pub fn topic(&self, transport: &str, topic: &Topic) -> Topic {
+        self.partitioned.topic(transport, topic.clone())
+    }
+
     /// The topic of a route, or the pattern of its topics where they depend on the event type.
-    pub(crate) fn topics(&self, route: usize) -> std::result::Result<Topic, TopicPattern> {
-        let route = &self.routes[route];
+    pub(crate) fn topics(&self, index: usize) -> std::result::Result<Topic, TopicPattern> {
+        let route = &self.routes[index];
         let pattern = route.pattern.as_ref().expect("only the default has none");
         match route.topic.open(Some(pattern), pattern) {
-            Opened::Topic(topic) => Ok(topic),
+            Opened::Topic(topic) => {
+                Ok(self.partitioned.topic(&self.routes[index].transport, topic))
+            }
             Opened::Pattern(pattern) => Err(pattern),
+        }
+    }
+
+    fn resolve_by(&self, route: &Route, event_type: &str) -> Result<Arc<Resolved>> {
+        match &route.fixed {
+            Some(resolved) => Ok(Arc::clone(resolved)),
+            None => {
+                let topic = route.topic.fill(event_type)?;
+                let topic = self.partitioned.topic(&route.transport, topic);
+                Ok(Arc::new(route.way(topic)))
+            }
         }
     }
 
@@ -176,13 +197,6 @@ impl RouteTable {
 }
 
 impl Route {
-    fn resolve(&self, event_type: &str) -> Result<Arc<Resolved>> {
-        match &self.fixed {
-            Some(resolved) => Ok(Arc::clone(resolved)),
-            None => Ok(Arc::new(self.way(self.topic.fill(event_type)?))),
-        }
-    }
-
     fn way(&self, topic: Topic) -> Resolved {
         Resolved {
             transport: self.transport.clone(),

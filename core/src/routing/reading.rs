@@ -37,7 +37,7 @@ impl RouteTable {
                 let event_type = interest.as_str();
                 let route = self.route_of(event_type);
                 let route = route.ok_or_else(|| self.unreachable(interest))?;
-                let resolved = route.resolve(event_type)?;
+                let resolved = self.resolve_by(route, event_type)?;
                 readings.add_topic(&resolved.transport, &resolved.topic);
                 continue;
             }
@@ -49,7 +49,13 @@ impl RouteTable {
                 readings.add(route, interest);
             }
         }
-        Ok(readings.into_vec())
+        let mut readings = readings.into_vec();
+        for reading in &mut readings {
+            for topic in &mut reading.topics {
+                *topic = self.partitioned.topic(&reading.transport, topic.clone());
+            }
+        }
+        Ok(readings)
     }
 
     /// The routes that can carry a type which a pattern takes. A route can't if a more specific

@@ -17,6 +17,23 @@ pub struct WantedTopic {
     pub spec: TopicSpec,
     /// Whether the config declares it, under `[topics]`.
     pub declared: bool,
+    /// Into how many partitions its routes say that it is divided: that counts before what is declared,
+    /// and for a transport that [divides topics itself](crate::transport::Capabilities::splits_topics)
+    /// nothing else does.
+    pub routed_partitions: Option<u32>,
+}
+
+impl WantedTopic {
+    fn new(spec: &TopicSpec, config: &Config, topic: &Topic, declared: bool) -> Self {
+        let mut spec = with_defaults(spec, config, topic);
+        let routed_partitions = topic.partitions();
+        spec.partitions = routed_partitions.or(spec.partitions);
+        Self {
+            spec,
+            declared,
+            routed_partitions,
+        }
+    }
 }
 
 /// A subscription that runs, so that it is known what it reads.
@@ -74,15 +91,10 @@ impl RouteTable {
             for transport in self.transports_of(config, name, declared)? {
                 let prefix = config.topic_prefix(&transport);
                 let topic = prefix.apply(name);
-                let spec = with_defaults(&declared.spec, config, &topic);
+                let topic = self.topic(&transport, &topic);
+                let topic = WantedTopic::new(&declared.spec, config, &topic, true);
                 let of_transport = wanted.entry(transport).or_default();
-                of_transport.insert(
-                    spec.name.clone(),
-                    WantedTopic {
-                        spec,
-                        declared: true,
-                    },
-                );
+                of_transport.insert(topic.spec.name.clone(), topic);
             }
         }
         let bare = TopicSpec::new("");
@@ -90,11 +102,7 @@ impl RouteTable {
         let companions = companions(config, running, &named);
         for (transport, topic) in named.into_iter().chain(companions) {
             let of_transport = wanted.entry(transport).or_default();
-            let spec = with_defaults(&bare, config, &topic);
-            let topic = WantedTopic {
-                spec,
-                declared: false,
-            };
+            let topic = WantedTopic::new(&bare, config, &topic, false);
             of_transport.entry(topic.spec.name.clone()).or_insert(topic);
         }
         let wanted = wanted.into_iter();

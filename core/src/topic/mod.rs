@@ -21,17 +21,47 @@ use crate::Text;
 /// A named log on a transport: a Kafka topic, a Redis stream. Cheap to clone.
 ///
 /// Two topics are equal if their names are.
+///
+/// ```
+/// use polybus_core::Topic;
+///
+/// let topic = Topic::new("user-events").with_partitions(8);
+/// assert_eq!(topic.partitions(), Some(8));
+/// assert_eq!(topic, Topic::new("user-events"));
+/// ```
 #[derive(Clone)]
 pub struct Topic(Arc<Inner>);
 
 struct Inner {
     name: Text,
+    partitions: Option<u32>,
 }
 
 impl Topic {
     /// A topic by its name on the server.
     pub fn new(name: impl Into<Text>) -> Self {
-        Self(Arc::new(Inner { name: name.into() }))
+        Self(Arc::new(Inner {
+            name: name.into(),
+            partitions: None,
+        }))
+    }
+
+    /// The same topic, known to be divided into so many partitions (at least 1).
+    ///
+    /// A transport whose server divides topics by itself goes by what the server says. One that
+    /// [divides them itself](crate::transport::Capabilities::splits_topics) goes by this number,
+    /// so everybody who uses the topic has to name the same one.
+    #[must_use]
+    pub fn with_partitions(&self, partitions: u32) -> Self {
+        Self(Arc::new(Inner {
+            name: self.0.name.clone(),
+            partitions: Some(partitions.max(1)),
+        }))
+    }
+
+    /// Into how many partitions the topic is known to be divided. `None` unless it was said.
+    pub fn partitions(&self) -> Option<u32> {
+        self.0.partitions
     }
 
     /// The name on the server.

@@ -166,7 +166,9 @@ pub(super) fn unsupported(operation: &'static str) -> Error {
 pub struct TopicSpec {
     /// The name.
     pub name: Text,
-    /// The number of partitions. Default: the server's. Ignored by a transport without any.
+    /// The number of partitions. Default: the server's. Ignored by a transport without any; where
+    /// the transport [divides topics itself](super::Capabilities::splits_topics) it is that of
+    /// [`Topic::with_partitions`], which everybody who uses the topic has to name too.
     pub partitions: Option<u32>,
     /// On how many brokers each partition is kept. Default: the server's. Ignored by a
     /// transport without brokers of its own.

@@ -9,6 +9,10 @@ pub struct Capabilities {
     pub key_order: KeyOrder,
     /// Topics have several partitions that are shared out among the members of a group.
     pub partitions: bool,
+    /// A topic that is [said to have partitions](crate::Topic::with_partitions) is divided by the
+    /// transport itself: for such topics [`partitions`](Self::partitions) is true, and order per
+    /// key holds across the group.
+    pub splits_topics: bool,
     /// Accepted events survive a restart of the server.
     pub durable: bool,
     /// [`Delivery::attempt`](super::Delivery::attempt) counts deliveries to other members too,
@@ -52,6 +56,7 @@ impl Capabilities {
         Self {
             key_order: KeyOrder::None,
             partitions: false,
+            splits_topics: false,
             durable: false,
             delivery_count: false,
             release: false,
@@ -82,6 +87,26 @@ impl Capabilities {
     pub const fn with_partitions(mut self) -> Self {
         self.partitions = true;
         self
+    }
+
+    /// Topics that are said to have partitions are divided.
+    #[must_use]
+    pub const fn with_splits_topics(mut self) -> Self {
+        self.splits_topics = true;
+        self
+    }
+
+    /// What the transport can do with topics that are
+    /// [said to have partitions](crate::Topic::with_partitions). They are not discovered.
+    #[must_use]
+    pub const fn of_partitioned(self) -> Self {
+        match self.splits_topics {
+            true => Self {
+                discovery: false,
+                ..self.with_partitions().with_key_order(KeyOrder::Group)
+            },
+            false => self,
+        }
     }
 
     /// Events survive a restart of the server.

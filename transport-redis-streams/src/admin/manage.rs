@@ -1,7 +1,6 @@
 //! Streams by name, their groups, and what the config says of them.
 
 use polybus_core::topic::TopicSetting;
-use polybus_core::transport::TopicSpec;
 use polybus_core::{Result, Text};
 use tokio::time::Instant;
 
@@ -9,7 +8,7 @@ use super::RedisAdmin;
 use crate::client::{Cmd, Value};
 use crate::connection::Connection;
 use crate::discovery::PAGE;
-use crate::reply;
+use crate::{partition, reply};
 
 /// What the server has of a topic's settings.
 pub(super) const KEPT: &[TopicSetting] = &[TopicSetting::Groups];
@@ -24,7 +23,7 @@ pub(super) const DECLARED: &[TopicSetting] = &[
 const LIST: &str = "list topics";
 
 impl RedisAdmin {
-    /// The names of all streams, sorted.
+    /// The names of all topics, sorted.
     pub(super) async fn names(&self, deadline: Instant) -> Result<Vec<Text>> {
         let servers = self.link.everywhere(deadline).await;
         let mut names = Vec::new();
@@ -32,7 +31,8 @@ impl RedisAdmin {
             self.scan(&server, deadline, &mut names).await?;
         }
         names.sort_unstable();
-        // A scan may show a key twice, and one that is moved may be at two servers.
+        // A scan may show a key twice, one that is moved may be at two servers, and a topic may be
+        // divided into several streams.
         names.dedup();
         Ok(names)
     }
@@ -54,7 +54,8 @@ impl RedisAdmin {
             let page = reply::array(reply).and_then(|reply| <[_; 2]>::try_from(reply).ok());
             let [next, keys] = page.ok_or_else(|| self.malformed(LIST))?;
             let keys = reply::array(keys).ok_or_else(|| self.malformed(LIST))?;
-            names.extend(keys.iter().filter_map(reply::text).map(Text::from));
+            let streams = keys.iter().filter_map(reply::text);
+            names.extend(streams.map(|stream| Text::from(partition::topic_of(&stream))));
             cursor = reply::text(&next).ok_or_else(|| self.malformed(LIST))?;
             if cursor == "0" {
                 return Ok(());
@@ -75,10 +76,14 @@ impl RedisAdmin {
     }
 
     /// Makes the groups of a stream that it does not have yet, at its beginning.
-    pub(super) async fn make_groups(&self, topic: &TopicSpec, deadline: Instant) -> Result<()> {
+    pub(super) async fn make_groups(
+        &self,
+        stream: &str,
+        groups: &[Text],
+        deadline: Instant,
+    ) -> Result<()> {
         const OPERATION: &str = "create group";
-        let stream = topic.name.as_str();
-        for group in &topic.groups {
+        for group in groups {
             let mut command = Cmd::new();
             command.arg("XGROUP").arg("CREATE").arg(stream);
             command.arg(group.as_str()).arg("0").arg("MKSTREAM");

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::RedisAdmin;
 use crate::member::start_id;
 use crate::presence::HEARD_WITHIN;
-use crate::{reply, scripts};
+use crate::{partition, reply, scripts};
 
 const OPERATION: &str = "reset";
 
@@ -20,7 +20,8 @@ impl RedisAdmin {
             let error = origin.plain(ErrorKind::Unsupported, "this start is not known");
             error.with_operation(OPERATION)
         })?;
-        for topic in topics {
+        let streams: Vec<Topic> = topics.iter().flat_map(partition::streams).collect();
+        for topic in &streams {
             let name = topic.name();
             if !self.exists(name, OPERATION, deadline).await? {
                 let error = origin.plain(ErrorKind::TopicNotFound, "the stream does not exist");
@@ -28,7 +29,7 @@ impl RedisAdmin {
             }
             self.ensure_no_members(group, name, deadline).await?;
         }
-        for topic in topics {
+        for topic in &streams {
             let name = topic.name();
             let command = scripts::call(scripts::MOVE, name, &[group, &start]);
             let moved = self.call(name, &command, OPERATION, deadline).await;

@@ -10,7 +10,7 @@ use crate::error::{Failure, again};
 use crate::held::{Course, InHand};
 use crate::scripts::{self, Possession};
 use crate::writing::Format;
-use crate::{reply, scripts::STARTS};
+use crate::{partition, reply, scripts::STARTS};
 
 const FORWARD: &str = "forward";
 const BEGIN: &str = "begin";
@@ -77,7 +77,7 @@ impl RedisSettler {
             .arg(scripts::FORWARD)
             .arg(2)
             .arg(stream.name())
-            .arg(outgoing.topic.name())
+            .arg(partition::stream_of(outgoing).as_ref())
             .arg(member.group.as_str())
             .arg(member.name.as_str());
         scripts::push_ids(&mut command, [InHand::from(token).id]);

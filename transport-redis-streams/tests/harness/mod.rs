@@ -15,13 +15,13 @@ const USER: &str = "user app on >app-password ~* \
 /// A key that holds no stream.
 const NO_STREAM: &str = "polybus-conformance-no-stream";
 
-/// A server, behind TLS and a login if `SECURE`.
-pub(crate) struct RedisHarness<const SECURE: bool> {
+/// A server, behind TLS and a login if `SECURE`; every topic is partitioned if `SPLIT`.
+pub(crate) struct RedisHarness<const SECURE: bool, const SPLIT: bool = false> {
     server: RedisServer,
     certificates: Option<Certificates>,
 }
 
-impl<const SECURE: bool> Harness for RedisHarness<SECURE> {
+impl<const SECURE: bool, const SPLIT: bool> Harness for RedisHarness<SECURE, SPLIT> {
     type Transport = RedisTransport;
 
     async fn start() -> Result<Self, BoxError> {
@@ -55,6 +55,10 @@ impl<const SECURE: bool> Harness for RedisHarness<SECURE> {
         }
         config.discovery_interval = Some(Duration::from_millis(100));
         Ok(RedisTransport::connect(config).await?)
+    }
+
+    fn splits_topics(&self) -> bool {
+        SPLIT
     }
 
     fn rejected(&self, _: &Topic) -> Result<Outgoing, Unsupported> {

@@ -18,6 +18,8 @@ mod idempotency;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
+mod partitions;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;

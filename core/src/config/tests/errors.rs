@@ -43,14 +43,14 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "[[routes]]\npattern = 'a.*'\ntransport = 'm'\ntopic = 'a'\nprioritty = 1",
         "polybus.toml:7: routes[0].prioritty: unknown key; known: pattern, transport, topic, \
-         format, batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
+         format, partitions, batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback, codec, schema_registry\
          \n  did you mean `priority`?",
     );
     check(
         "[routing.default]\ntransport = 'm'\ntopik = 'a'",
         "polybus.toml:5: routing.default.topik: unknown key; known: transport, topic, \
-         batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
+         partitions, batch, priority, retry, on_unknown, validate, dedup, rate_limit, circuit_breaker, \
          timeout, fallback, codec, schema_registry\
          \n  did you mean `topic`?",
     );

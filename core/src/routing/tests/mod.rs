@@ -1,5 +1,6 @@
 mod compiling;
 mod explaining;
+mod partitioned;
 mod reading;
 mod resolving;
 
