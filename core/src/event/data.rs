@@ -67,6 +67,12 @@ pub trait EventData: Send + Sync + Sized + 'static {
         None
     }
 
+    /// The JSON Schema of the data of one of its event types. Default: none is known.
+    fn schema_of(name: &str) -> Option<serde_json::Value> {
+        let _ = name;
+        None
+    }
+
     /// The data of an event, read as its content type says, if their version is one that this type
     /// reads: by default one of the same [major](crate::version), or none.
     ///
