@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,13 +12,14 @@ use crate::format::{Format, FormatTable, Formats};
 use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
-use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
+use crate::middleware::layers::{Layers, PublishLayer, Stage};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::stores::Stores;
 use crate::transport::{DynTransport, Transport, TransportConfig, TransportFactory};
+use crate::validation::{Rules, TypeContract, Validation};
 use crate::version::{Migration, Migrations};
-use crate::{Error, ErrorKind, Event, Result, Text};
+use crate::{Error, ErrorKind, Event, EventData, Result, Text};
 
 /// Builds a [`Bus`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -25,7 +27,8 @@ pub struct BusBuilder {
     config: Source,
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
-    validator: Option<Validator>,
+    rules: Rules,
+    contracts: Vec<TypeContract>,
     formats: Formats,
     migrations: Vec<Migration>,
     /// Of each transport, the outermost first.
@@ -62,7 +65,8 @@ impl BusBuilder {
             config: Source::None,
             factories,
             in_memory: false,
-            validator: None,
+            rules: Rules::default(),
+            contracts: Vec::new(),
             formats: Formats::default(),
             migrations: Vec::new(),
             layers: BTreeMap::new(),
@@ -99,13 +103,37 @@ impl BusBuilder {
         self
     }
 
-    /// Checks events before they are sent, on routes with `validate = "strict"`, after what is
-    /// checked there of every event. An error is the outcome of the event, which is not sent.
+    /// Adds a rule of the program's own to what events of routes that [validate](crate::validation) are
+    /// held to, when they are published and when they are handled. Its error is a fault of the event;
+    /// one made by [`Error::invalid`] has several, each with its place.
     pub fn validate(
         mut self,
         check: impl Fn(&Event) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.validator = Some(Validator::new(check));
+        self.rules.add(check);
+        self
+    }
+
+    /// Adds a rule as [`validate`](Self::validate) does, one that has to wait for something. An error that
+    /// is [retryable](Error::retryable) says that nobody knows yet: the event is published or handled
+    /// later, as the retry settings say. It may take half a minute.
+    ///
+    /// Of what is published it is asked with each batch, after everything else was checked; of what is
+    /// handled in the lane of its key, without a place of `concurrency`.
+    pub fn validate_async<F>(mut self, check: impl Fn(Event) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.rules.add_async(check);
+        self
+    }
+
+    /// Holds every event of the types of `T` to its [schema](EventData::schemas) on routes that
+    /// [validate](crate::validation): also those that are published as an [`Event`], and those that
+    /// handlers take as they are. Values of `T`, and what handlers take as a `T`, are held to it
+    /// without this.
+    pub fn contract<T: EventData>(mut self) -> Self {
+        self.contracts.push(TypeContract::of::<T>());
         self
     }
 
@@ -187,7 +215,10 @@ impl BusBuilder {
                     .with_note("give it with `config_file` or `config`"));
             }
         };
-        let routes = RouteTable::compile(&config)?;
+        let routes = Arc::new(RouteTable::compile(&config)?);
+        let rules = std::mem::take(&mut self.rules);
+        let validation = Validation::new(&config, Arc::clone(&routes), &self.contracts, rules)?;
+        let validation = Arc::new(validation);
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let layers = self.take_layers(&config)?;
         let connecting = config
@@ -205,11 +236,11 @@ impl BusBuilder {
         let publishers = publishers
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
-        let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
+        let publishing = Publishing::new(&config, &publishers, Some(Arc::clone(&validation)));
         let observer = self.watch.map(|watch| watch.observer);
         let stores = self.stores;
         Ok(Bus::new(
-            config, routes, transports, publishing, stores, observer, migrations,
+            config, routes, transports, publishing, stores, observer, migrations, validation,
         ))
     }
 

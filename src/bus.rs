@@ -22,6 +22,7 @@ use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
 use crate::transport::{DynPublisher, DynTransport};
+use crate::validation::Validation;
 use crate::version::Migrations;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -47,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The steps between versions of data.
     pub(crate) migrations: Arc<Migrations>,
+    /// What events are held to.
+    pub(crate) validation: Arc<Validation>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
     pub(crate) any_ended: CancellationToken,
@@ -79,14 +82,15 @@ impl Bus {
 
     pub(crate) fn new(
         config: Config,
-        routes: RouteTable,
+        routes: Arc<RouteTable>,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
         stores: Stores,
         observer: Option<Arc<dyn Observer>>,
         migrations: Migrations,
+        validation: Arc<Validation>,
     ) -> Self {
-        let (routes, publishing) = (Arc::new(routes), Arc::new(publishing));
+        let publishing = Arc::new(publishing);
         let service = config.service.clone();
         let prepare = Prepare::new(Arc::clone(&publishing), Arc::clone(&routes), service);
         let inner = Inner {
@@ -98,6 +102,7 @@ impl Bus {
             transports,
             observer,
             migrations: Arc::new(migrations),
+            validation,
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),

@@ -51,6 +51,8 @@
 //! | `redis-streams` | `kind = "redis-streams"` |
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `console` | `kind = "console"`: prints events, for development |
+//! | `schema` | JSON Schemas of events: `#[event(schema)]` and files of them, for [`validation`] |
+//! | `garde` | `#[event(garde)]`: rules by the crate garde, for [`validation`] |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -101,13 +103,17 @@ pub use polybus_core::{
 };
 pub use polybus_core::{
     codec, config, event, format, handler, idempotency, middleware, routing, runtime, time, topic,
-    transport, version,
+    transport, validation, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;
 
 #[doc(hidden)]
 pub use polybus_core::__private;
+
+/// For `#[derive(JsonSchema)]` beside `#[event(schema)]`, with `#[schemars(crate = "polybus::schemars")]`.
+#[cfg(feature = "schema")]
+pub use polybus_core::schemars;
 
 #[cfg(feature = "kafka")]
 pub use polybus_kafka as kafka;

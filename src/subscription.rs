@@ -22,6 +22,7 @@ use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::stores::InCode;
 use crate::time::IntoDuration;
 use crate::transport::{DynAdmin, Start, Transport};
+use crate::validation::Validation;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
@@ -242,6 +243,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             counters: Arc::default(),
             control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
+            validation: validation_of(&self.bus),
         };
         let handle = Subscription {
             name: self.name.clone(),
@@ -265,6 +267,12 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         })?;
         Ok(handle)
     }
+}
+
+/// What events are held to, unless no route validates.
+fn validation_of(bus: &Bus) -> Option<Arc<Validation>> {
+    let validation = &bus.inner.validation;
+    (!validation.is_off()).then(|| Arc::clone(validation))
 }
 
 /// What the handlers have to read, and as whom.

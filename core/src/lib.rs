@@ -9,6 +9,7 @@
 //! - [`handler`] holds handlers and their extractors, [`runtime`] what runs them.
 //! - [`idempotency`] holds what keeps an event that comes twice from being handled twice.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
+//! - [`validation`] holds what an event has to be.
 //! - [`Error`] is the one error type.
 
 #![forbid(unsafe_code)]
@@ -32,8 +33,12 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod validation;
 pub mod version;
 pub mod watermark;
+
+#[cfg(feature = "schema")]
+pub use schemars;
 
 pub use codec::Codec;
 pub use error::{BoxError, Effect, Error, ErrorKind, Result};

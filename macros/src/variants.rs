@@ -62,6 +62,27 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
                 }
             }
 
+            fn schema_of(name: &str) -> ::core::option::Option<#private::Value> {
+                #(
+                    if #private::has_type::<#types>(name) {
+                        return <#types as #private::EventData>::schema_of(name);
+                    }
+                )*
+                ::core::option::Option::None
+            }
+
+            fn schemas() -> ::std::vec::Vec<#private::TypeSchema> {
+                let mut schemas = ::std::vec::Vec::new();
+                #(schemas.extend(<#types as #private::EventData>::schemas());)*
+                schemas
+            }
+
+            fn faults(&self) -> ::std::vec::Vec<#private::Fault> {
+                match self {
+                    #(Self::#idents(data) => #private::EventData::faults(data),)*
+                }
+            }
+
             fn from_event(event: &#private::Event) -> #private::Result<Self>
             where
                 Self: #private::DeserializeOwned,

@@ -56,7 +56,7 @@ mod tree;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
@@ -176,6 +176,16 @@ impl Config {
         let section = self.transports.get(transport);
         let own = section.and_then(|section| section.prefix.as_ref());
         TopicPrefix::new(own.unwrap_or(&self.service.prefix).clone())
+    }
+
+    /// Where the folder of schemas is.
+    pub(crate) fn schemas(&self) -> Option<PathBuf> {
+        let folder = self.service.schemas.as_ref()?;
+        let beside = self
+            .file
+            .as_deref()
+            .and_then(|file| Path::new(file).parent());
+        Some(beside.map_or_else(|| folder.clone(), |beside| beside.join(folder)))
     }
 
     /// The settings of the subscription of a name, the defaults if it has none.

@@ -5,6 +5,7 @@ use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::Codec;
 use crate::text::format_text;
+use crate::validation::{Fault, TypeContract, TypeSchema};
 use crate::{Result, Text, version};
 
 /// One event type that a Rust type stands for.
@@ -71,6 +72,22 @@ pub trait EventData: Send + Sync + Sized + 'static {
     fn schema_of(name: &str) -> Option<serde_json::Value> {
         let _ = name;
         None
+    }
+
+    /// The JSON Schemas of the data of its event types, and of the versions before that it reads. Events
+    /// of routes that validate are held to them. Default: what [`schema_of`](Self::schema_of) says.
+    fn schemas() -> Vec<TypeSchema> {
+        let of_type = |info: &TypeInfo| {
+            let schema = Self::schema_of(info.name)?;
+            Some(TypeSchema::new(*info, schema))
+        };
+        Self::TYPES.iter().filter_map(of_type).collect()
+    }
+
+    /// What is wrong with this value by the rules of its type, which no schema can say. Asked on routes
+    /// that validate. Default: nothing.
+    fn faults(&self) -> Vec<Fault> {
+        Vec::new()
     }
 
     /// The data of an event, read as its content type says, if their version is one that this type
@@ -151,6 +168,19 @@ pub trait IntoEvent: Send {
         false
     }
 
+    /// What its Rust type says of the data, if it has one.
+    fn contract() -> Option<TypeContract>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// What is wrong with it by the [rules](EventData::faults) of its Rust type.
+    fn own_faults(&self) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// The event.
     ///
     /// # Errors
@@ -191,6 +221,14 @@ impl IntoEvent for EventBuilder {
 impl<T: EventData + Serialize> IntoEvent for T {
     fn event_type(&self) -> &str {
         self.type_info().name
+    }
+
+    fn contract() -> Option<TypeContract> {
+        Some(TypeContract::of::<T>())
+    }
+
+    fn own_faults(&self) -> Vec<Fault> {
+        self.faults()
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {

@@ -10,9 +10,12 @@
 //! - or on raw JSON, as a [`Migration`] that a program registers, which is checked when a subscription
 //!   starts.
 //!
+//! [`compare_schemas`] says whether a change of a schema stays within a major version.
+//!
 //! Steps form a chain. An event that no chain leads to the handler's version becomes a dead letter that
 //! says so. Dead letters hold the data as they came, whatever steps they took.
 
+mod compatibility;
 mod migration;
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 
+pub use compatibility::{Break, Changes, Compatibility, compare_schemas};
 pub use migration::{Migration, Migrations};
 
 use crate::event::{EventData, TypeInfo};

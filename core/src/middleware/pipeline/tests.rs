@@ -30,7 +30,7 @@ impl Publisher for Nowhere {
 fn state(max_events: usize) -> State {
     let mut config = PublishConfig::default();
     config.batch.max_events = max_events;
-    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None, None));
+    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None));
     let mut state = State::new();
     assert_eq!(state.group(&route, "a".into()), 0);
     assert_eq!(state.group(&route, "b".into()), 1);
