@@ -57,15 +57,23 @@ impl Place {
     }
 }
 
-/// The numbers of the events of a topic that are committed.
-async fn numbers(bus: &Bus, transport: &str, topic: &str) -> Vec<u32> {
+/// The numbers of the events of a topic that are committed, which are this many or more.
+async fn numbers(bus: &Bus, transport: &str, topic: &str, at_least: usize) -> Vec<u32> {
     let transport = bus.transport(transport).unwrap();
     let topic = Topic::new(topic);
     let subscription = Subscription::new(unique_name("reader"), [topic]);
     let mut member = transport.subscribe(subscription).await.unwrap();
     let settler = member.settler();
     let mut numbers = Vec::new();
-    while let Ok(came) = timeout(Duration::from_secs(5), member.recv(500)).await {
+    loop {
+        // Silence is the end only behind what must come.
+        let wait = match numbers.len() < at_least {
+            true => PATIENCE,
+            false => Duration::from_secs(2),
+        };
+        let Ok(came) = timeout(wait, member.recv(500)).await else {
+            break;
+        };
         let came = came.unwrap();
         for delivery in &came {
             let stored: StockReserved = polybus::Codec::decode(delivery.event().unwrap()).unwrap();
@@ -98,8 +106,8 @@ async fn all_or_none(place: &Place, transport: &str) {
         assert_eq!(outcome.is_ok(), number % 2 == 0, "{outcome:?}");
     }
     let even: Vec<u32> = (0..20).step_by(2).collect();
-    assert_eq!(numbers(&bus, transport, &place.stock).await, even);
-    assert_eq!(numbers(&bus, transport, &place.orders).await, even);
+    assert_eq!(numbers(&bus, transport, &place.stock, 10).await, even);
+    assert_eq!(numbers(&bus, transport, &place.orders, 10).await, even);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
 
@@ -233,7 +241,7 @@ async fn events_take_effect_once_though_their_process_is_killed() {
     drop(worker);
     let expected: Vec<u32> = (0..EVENTS).flat_map(|number| [number, number]).collect();
     assert!(
-        numbers(&bus, "kafka", &place.stock).await == expected,
+        numbers(&bus, "kafka", &place.stock, expected.len()).await == expected,
         "lost or duplicated"
     );
     bus.close("10s").await.unwrap().into_result().unwrap();

@@ -50,9 +50,12 @@ impl KafkaAdmin {
     }
 
     /// A client for a group's positions. It takes part in the group as little as a question can:
-    /// it never joins.
+    /// it never joins, and does not wait for a transaction that a killed member left undecided.
     fn outsider(&self, group: &str) -> KafkaResult<BaseConsumer> {
         let mut settings = client::reading(&self.config, &self.client_id, group);
+        // With `read_committed` a broker keeps a group's positions back until its transactions
+        // are decided (KIP-447), which takes longer than a question may.
+        settings.set("isolation.level", "read_uncommitted");
         settings.set_log_level(RDKafkaLogLevel::Emerg);
         BaseConsumer::from_config(&settings)
     }
