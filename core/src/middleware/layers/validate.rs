@@ -19,6 +19,11 @@ pub struct Validate {
 }
 
 impl Validate {
+    /// The layer of a route that is so strict.
+    pub fn new(validation: Arc<Validation>, mode: config::Validate) -> Self {
+        Self { validation, mode }
+    }
+
     /// The layer of a route, if its events have to wait for rules.
     pub(crate) fn of_mode(
         mode: config::Validate,
@@ -26,10 +31,7 @@ impl Validate {
     ) -> Option<Self> {
         let validation = validation.filter(|it| it.rules().wait())?;
         let validates = mode != config::Validate::Off;
-        validates.then(|| Self {
-            validation: Arc::clone(validation),
-            mode,
-        })
+        validates.then(|| Self::new(Arc::clone(validation), mode))
     }
 
     /// The outcome of an event that is refused. A record as it is was an event's once, and is nobody's
