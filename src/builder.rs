@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
-use crate::bus::{Bus, Connected};
+use crate::bus::{Bus, Connected, Contracts};
 use crate::config::{Config, Section};
 use crate::format::{Format, FormatTable, Formats};
 use crate::idempotency::IdempotencyStore;
@@ -237,10 +237,14 @@ impl BusBuilder {
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
         let publishing = Publishing::new(&config, &publishers, Some(Arc::clone(&validation)));
+        let contracts = Contracts {
+            migrations,
+            validation,
+        };
         let observer = self.watch.map(|watch| watch.observer);
         let stores = self.stores;
         Ok(Bus::new(
-            config, routes, transports, publishing, stores, observer, migrations, validation,
+            config, routes, transports, publishing, stores, observer, contracts,
         ))
     }
 

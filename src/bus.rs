@@ -56,6 +56,12 @@ pub(crate) struct Inner {
     closed: AtomicBool,
 }
 
+/// What is agreed on about events.
+pub(crate) struct Contracts {
+    pub(crate) migrations: Migrations,
+    pub(crate) validation: Arc<Validation>,
+}
+
 /// A transport and the publisher that the bus shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Connected {
@@ -87,8 +93,7 @@ impl Bus {
         publishing: Publishing,
         stores: Stores,
         observer: Option<Arc<dyn Observer>>,
-        migrations: Migrations,
-        validation: Arc<Validation>,
+        contracts: Contracts,
     ) -> Self {
         let publishing = Arc::new(publishing);
         let service = config.service.clone();
@@ -101,8 +106,8 @@ impl Bus {
             routes,
             transports,
             observer,
-            migrations: Arc::new(migrations),
-            validation,
+            migrations: Arc::new(contracts.migrations),
+            validation: contracts.validation,
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),

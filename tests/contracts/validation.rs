@@ -319,10 +319,10 @@ async fn rules_of_the_program_say_where_and_what() {
 }
 
 /// A rule that asks somebody, who does not know `late` the first time and does not want `bad`.
-fn asking() -> (BusBuilder, Arc<Mutex<u32>>) {
+fn asking(validate: &str) -> (BusBuilder, Arc<Mutex<u32>>) {
     let asked = Arc::new(Mutex::new(0));
     let count = Arc::clone(&asked);
-    let builder = builder("strict").validate_async(move |event: Event| {
+    let builder = builder(validate).validate_async(move |event: Event| {
         let count = Arc::clone(&count);
         async move {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -340,7 +340,7 @@ fn asking() -> (BusBuilder, Arc<Mutex<u32>>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_rule_may_wait_and_be_asked_again_when_it_does_not_know() {
-    let (builder, asked) = asking();
+    let (builder, asked) = asking("strict");
     let bus = TestBus::on(builder).await.unwrap();
     let error = bus.publish(UserCreated::good("bad")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidEvent);
@@ -358,8 +358,19 @@ async fn a_rule_may_wait_and_be_asked_again_when_it_does_not_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_route_that_warns_does_not_wait_for_a_rule_to_know() {
+    let (builder, asked) = asking("warn");
+    let bus = TestBus::on(builder).await.unwrap();
+    for key in ["late", "bad"] {
+        bus.publish(UserCreated::good(key)).await.unwrap();
+    }
+    assert_eq!(*asked.lock().unwrap(), 1);
+    bus.published::<UserCreated>().assert_len(2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rule_that_waits_holds_up_the_key_alone_and_puts_away_what_it_refuses() {
-    let (builder, _) = asking();
+    let (builder, _) = asking("strict");
     let bus = TestBus::on(builder).await.unwrap();
     let log: Arc<Mutex<Vec<String>>> = Arc::default();
     bus.subscribe("s")

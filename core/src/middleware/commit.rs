@@ -13,7 +13,7 @@ use super::route::Route;
 use super::transaction::{EndOnDrop, Gathered, Transaction};
 use crate::config::Validate;
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Event, Result};
 
 impl Publishing {
     /// Runs the work of a transaction, and publishes what was published in it if it ends well.
@@ -90,7 +90,7 @@ impl Publishing {
             return Ok(());
         };
         for outgoing in batch {
-            let mode = outgoing.event().map(|event| event.event_type());
+            let mode = outgoing.event().map(Event::event_type);
             let mode = mode.map_or(Validate::Off, |event_type| validation.mode_of(event_type));
             wait_for_rules(validation, mode, outgoing).await?;
         }

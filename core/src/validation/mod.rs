@@ -149,6 +149,31 @@ impl Validation {
         Ok(())
     }
 
+    /// Asks the rules that have to wait about an event.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`judge`](Self::judge), and on a strict route that of a rule which does not know.
+    pub(crate) async fn ask(
+        &self,
+        mode: config::Validate,
+        event: &Event,
+        doing: &'static str,
+    ) -> Result<()> {
+        if mode == config::Validate::Off || !self.rules.wait() {
+            return Ok(());
+        }
+        match self.rules.check_async(event).await {
+            Ok(faults) => Self::judge(mode, event, faults, doing),
+            Err(error) if mode == config::Validate::Strict => Err(error),
+            Err(error) => {
+                tracing::warn!(event_type = event.event_type(), event_id = event.id(), %error,
+                    "an event passes about which a rule does not know, since its route only warns ({doing})");
+                Ok(())
+            }
+        }
+    }
+
     /// Checks an event for a handler that takes it as it is.
     ///
     /// # Errors

@@ -56,12 +56,8 @@ pub(in crate::middleware) async fn wait_for_rules(
     let Some(event) = outgoing.event() else {
         return Ok(());
     };
-    if mode == config::Validate::Off || !validation.rules().wait() {
-        return Ok(());
-    }
-    let checked = validation.rules().check_async(event).await;
-    let checked = checked.and_then(|faults| Validation::judge(mode, event, faults, "publish"));
-    checked.map_err(|error| to_publish(error, outgoing))
+    let asked = validation.ask(mode, event, "publish").await;
+    asked.map_err(|error| to_publish(error, outgoing))
 }
 
 /// Nothing was sent before the check.

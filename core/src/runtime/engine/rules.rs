@@ -17,11 +17,7 @@ use crate::{Error, Event, Result};
 /// That the event is refused, or that nobody knows yet.
 pub(in crate::runtime) async fn ask(validation: &Validation, event: &Event) -> Result<()> {
     let mode = validation.mode_of(event.event_type());
-    if mode == Validate::Off {
-        return Ok(());
-    }
-    let faults = validation.rules().check_async(event).await?;
-    Validation::judge(mode, event, faults, "handle")
+    validation.ask(mode, event, "handle").await
 }
 
 /// What comes of a refusal: a dead letter, or another try where nobody knows yet.
