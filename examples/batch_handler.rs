@@ -1,11 +1,17 @@
-//! A handler that takes many events at once, with a verdict for each: `cargo run --example
-//! batch_handler`.
+//! A handler that takes many events at once, with a verdict for each.
+//!
+//! ```sh
+//! cargo run --example batch_handler                               # in memory
+//! ./scripts/servers up
+//! cargo run --features full --example batch_handler examples/polybus.toml
+//! ./scripts/servers down
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use polybus::testing::TestBus;
-use polybus::{Batch, Event, State, Verdict};
+use polybus::{Batch, Bus, Config, Event, State, Verdict};
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]
@@ -54,8 +60,15 @@ fn changed(number: usize) -> StatusChanged {
 
 #[tokio::main]
 async fn main() -> polybus::Result<()> {
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/polybus.toml");
-    let bus = TestBus::from_file(config); // a `Bus`, for real
+    // A `Bus`, for real: this one waits, and shows what was put away.
+    let bus = match std::env::args().nth(1) {
+        Some(path) => TestBus::on(Bus::builder().config(Config::from_file(path)?)).await?,
+        None => TestBus::from_file(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/examples/polybus.toml"
+        )),
+    };
+    bus.topics().ensure().await?;
     let search = SearchIndex::default();
     bus.subscribe("deal-watch")
         .state(search.clone())
@@ -73,6 +86,7 @@ async fn main() -> polybus::Result<()> {
     let documents = search.documents.load(Ordering::Relaxed);
     println!("{documents} documents in {requests} requests");
     println!("{}", bus.dead_letters());
-    assert_eq!((documents, bus.dead_letters().len()), (9_999, 1));
+    // On a server others may have left something for the group.
+    assert!(documents >= 9_999 && !bus.dead_letters().is_empty());
     bus.close("10s").await?.into_result()
 }

@@ -3,15 +3,21 @@
 //! A shop publishes an order, is not sure that it arrived, and publishes it again. Then a service
 //! sends the same order under another id: a key of one's own finds that out, too.
 //!
-//!     cargo run --example idempotent
+//! ```sh
+//! cargo run --example idempotent                                  # in memory
+//! ./scripts/servers up
+//! cargo run --features full --example idempotent examples/polybus.toml
+//! ./scripts/servers down
+//! ```
 //!
 //! With several processes the store is a server's: `idempotency = { store = "redis" }`, where
 //! `redis` is a transport of kind `redis-streams`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use polybus::{Bus, Codec, Config, Event, Payload, State};
+use polybus::{Bus, Codec, Config, Event, Payload, State, Timestamp};
 use serde::{Deserialize, Serialize};
 
 #[derive(Event, Serialize, Deserialize)]
@@ -21,7 +27,8 @@ struct OrderPlaced {
     cents: u32,
 }
 
-const CONFIG: &str = r#"
+/// Without a server.
+const IN_MEMORY: &str = r#"
     [service]
     name = "shop"
 
@@ -48,20 +55,25 @@ async fn charge(Payload(order): Payload<OrderPlaced>, State(charged): State<Cent
     charged.fetch_add(order.cents, Ordering::Relaxed);
 }
 
-async fn place(bus: &Bus, id: &str) -> polybus::Result<()> {
+async fn place(bus: &Bus, number: &str, attempt: u32) -> polybus::Result<()> {
     let order = OrderPlaced {
-        order: "order-7".to_owned(),
+        order: number.to_owned(),
         cents: 1_250,
     };
-    let event = bus.event("order.placed").id(id).key("order-7");
+    let id = format!("{number}/attempt-{attempt}");
+    let event = bus.event("order.placed").id(id).key(number.to_owned());
     event.json(&order)?.publish().await?;
     Ok(())
 }
 
 #[tokio::main]
 async fn main() -> polybus::Result<()> {
-    let config = Config::parse(CONFIG, "idempotent.toml")?;
+    let config = match std::env::args().nth(1) {
+        Some(path) => Config::from_file(path)?,
+        None => Config::parse(IN_MEMORY, "in memory")?,
+    };
     let bus = Bus::builder().config(config).build().await?;
+    bus.topics().ensure().await?;
     let (by_id, by_order) = (Cents::default(), Cents::default());
     let billing = bus.subscribe("billing").state(Arc::clone(&by_id));
     let billing = billing.on(charge).start().await?;
@@ -72,16 +84,18 @@ async fn main() -> polybus::Result<()> {
     let books = bus.subscribe("books").state(Arc::clone(&by_order));
     let books = books.on(charge).idempotency_key(order).start().await?;
 
-    place(&bus, "attempt-1").await?;
-    place(&bus, "attempt-1").await?; // the same event once more
-    place(&bus, "attempt-2").await?; // the same order under another id
+    // A server remembers the orders of the last run.
+    let number = format!("order-{}", Timestamp::now());
+    place(&bus, &number, 1).await?;
+    place(&bus, &number, 1).await?; // the same event once more
+    place(&bus, &number, 2).await?; // the same order under another id
 
     let done = |subscription: &polybus::Subscription| {
         let counts = subscription.counts();
         counts.handled + counts.duplicates
     };
     while done(&billing) < 3 || done(&books) < 3 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (billing, books) = (billing.counts(), books.counts());
     println!(

@@ -93,7 +93,7 @@ pub use topics::Topics;
 pub use polybus_core::config::Config;
 pub use polybus_core::handler::{
     Acknowledge, Batch, BatchHandler, Context, Entry, ErrorClass, FailureKind, FromDelivery,
-    FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, State, Verdict,
+    FromRef, Handler, IntoVerdict, Payload, Permanent, RawEvent, Retryable, State, Verdict,
 };
 pub use polybus_core::middleware::{FailedEvent, PublishStats, Transaction};
 pub use polybus_core::transport::{Headers, Outcome, Position, Start};

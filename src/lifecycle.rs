@@ -1,4 +1,7 @@
-//! Joining the groups of a subscription, now and after a failure; draining and stopping it alone.
+//! Joining the groups of a subscription, now and after a failure; draining, moving and stopping it
+//! alone.
+
+use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio::time::{Instant, timeout};
@@ -7,12 +10,12 @@ use crate::bus::Connected;
 use crate::config::SubscriptionConfig;
 use crate::report::SubscriptionReport;
 use crate::routing::Reading;
-use crate::runtime::{DelayedSubscriber, Source};
+use crate::runtime::{DelayedSubscriber, PartitionStatus, Source};
 use crate::subscription::Subscription;
 use crate::time::IntoDuration;
 use crate::topic::TopicPrefix;
 use crate::transport::{
-    Admin, DynAdmin, DynSubscriber, Lag, Subscription as Membership, TopicSpec, Transport,
+    Admin, DynAdmin, DynSubscriber, Lag, Start, Subscription as Membership, TopicSpec, Transport,
 };
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -53,7 +56,7 @@ impl Joining {
             capabilities: transport.capabilities(),
         };
         let mut waiting = Vec::new();
-        for topics in self.delayed_topics(reads) {
+        for topics in delayed_topics(settings, &self.group, &reading.topics, &reads.prefix) {
             let specs: Vec<_> = topics.iter().map(|it| TopicSpec::new(it.name())).collect();
             transport.admin().ensure_topics(&specs).await?;
             let membership =
@@ -71,22 +74,6 @@ impl Joining {
         Ok(waiting)
     }
 
-    /// The topics in which failed events of those that are named wait, for each pause.
-    fn delayed_topics(&self, reads: &Reads) -> Vec<Vec<Topic>> {
-        let (named, prefix) = (&reads.reading.topics, &reads.prefix);
-        let delayed = self.settings.retry.delayed.as_ref();
-        let Some(delayed) = delayed.filter(|_| !named.is_empty()) else {
-            return Vec::new();
-        };
-        let of = |pause| {
-            let topics = named.iter();
-            topics
-                .map(|topic| delayed.topic.fill(topic, prefix, &self.group, pause))
-                .collect()
-        };
-        delayed.pauses.iter().copied().map(of).collect()
-    }
-
     /// Who is asked how far the group is behind on the topics that are named.
     pub(crate) fn admins(&self) -> Vec<(Text, DynAdmin, Vec<Topic>)> {
         let admin = |reads: &Reads| {
@@ -98,6 +85,26 @@ impl Joining {
         };
         self.reads.iter().map(admin).collect()
     }
+}
+
+/// The topics in which failed events of some topics wait, for each pause.
+pub(crate) fn delayed_topics(
+    settings: &SubscriptionConfig,
+    group: &str,
+    named: &[Topic],
+    prefix: &TopicPrefix,
+) -> Vec<Vec<Topic>> {
+    let delayed = settings.retry.delayed.as_ref();
+    let Some(delayed) = delayed.filter(|_| !named.is_empty()) else {
+        return Vec::new();
+    };
+    let of = |pause| {
+        let topics = named.iter();
+        topics
+            .map(|topic| delayed.topic.fill(topic, prefix, group, pause))
+            .collect()
+    };
+    delayed.pauses.iter().copied().map(of).collect()
 }
 
 /// How far a subscription is behind on a topic. See [`Subscription::lag`].
@@ -145,6 +152,70 @@ impl Subscription {
         timeout(within, idle).await.unwrap_or_else(|_| Err(left()))
     }
 
+    /// Goes on from another place: back to handle events again, or ahead to skip some. It reads
+    /// nothing more, gives handlers that run `within` to finish, leaves its group, moves it as
+    /// [`Topics::reset`](crate::Topics::reset) does, and joins it again. What it had received and not
+    /// settled by then is abandoned: it comes again if it stands at the new place or behind it. No
+    /// event behind the place is missed.
+    ///
+    /// All topics that it names are moved, over all transports, and those found by pattern that it
+    /// has received from. What waits in topics of long pauses stays there, and comes in its time.
+    /// With `idempotency`, events that are done are not handled again. A subscription that is paused
+    /// stays so. A handler must not wait for this: it would wait for itself.
+    ///
+    /// ```no_run
+    /// use polybus::{Start, Timestamp};
+    /// # async fn example(deals: polybus::Subscription) -> polybus::Result<()> {
+    /// let yesterday: Timestamp = "2026-11-20T00:00:00Z".parse().expect("a point in time");
+    /// deals.seek(Start::time(yesterday), "30s").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](ErrorKind::InUse) if its group has other members, which would go on from elsewhere:
+    /// nothing was moved (with several transports: on this one and those behind it in the order of
+    /// their names), and it goes on as before. [`Unsupported`](ErrorKind::Unsupported) where a
+    /// transport can't move a group, before anything else;
+    /// [`Closed`](ErrorKind::Closed) if it ended before; why it could not join again;
+    /// [`Config`](ErrorKind::Config) if the time is no duration; those of the servers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it takes place or not; the subscription goes on either way.
+    pub async fn seek(&self, to: Start, within: impl IntoDuration) -> Result<()> {
+        let within = within.into_duration()?;
+        self.check_movable()?;
+        let (admins, control) = (Arc::clone(&self.admins), Arc::clone(&self.control));
+        let group = Text::from(self.group());
+        let work = Box::pin(async move {
+            let seen = control.partitions();
+            for (transport, admin, named) in admins.iter() {
+                let topics = with_seen(named, transport, &seen);
+                admin.reset(&group, &topics, to).await?;
+            }
+            Ok(())
+        });
+        tokio::select! {
+            biased;
+            sought = self.control.recess(within, work) => sought,
+            () = self.ended() => Err(self.gone("seek")),
+        }
+    }
+
+    fn check_movable(&self) -> Result<()> {
+        let bus = self.bus.upgrade().ok_or_else(|| self.gone("seek"))?;
+        for (name, ..) in self.admins.iter() {
+            if !bus.transports[name].transport.capabilities().reset {
+                let why = "the transport can't move a group to another place";
+                return Err(Error::new(ErrorKind::Unsupported, why)
+                    .with_operation("seek")
+                    .with_transport(name.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Stops this subscription alone, as [`Bus::close`](crate::Bus::close) stops all: it takes
     /// nothing more in, what its handlers have started may finish, and it leaves its groups. The bus
     /// goes on, and another subscription may take the name and the group.
@@ -175,12 +246,7 @@ impl Subscription {
     pub async fn lag(&self) -> Result<Vec<TopicLag>> {
         let seen = self.control.partitions();
         let asking = self.admins.iter().map(async |(transport, admin, named)| {
-            let mut topics = named.clone();
-            for partition in seen.iter().filter(|it| it.transport == *transport) {
-                if !topics.contains(&partition.topic) {
-                    topics.push(partition.topic.clone());
-                }
-            }
+            let topics = with_seen(named, transport, &seen);
             let lags = admin.lag(self.group(), &topics).await?;
             let lags = topics.into_iter().zip(lags);
             let lag = |(topic, lag)| TopicLag {
@@ -197,4 +263,15 @@ impl Subscription {
         let message = format!("the subscription `{}` has ended", self.name());
         Error::new(ErrorKind::Closed, message).with_operation(operation)
     }
+}
+
+/// The topics of a transport that are named, and the others that were received from.
+fn with_seen(named: &[Topic], transport: &Text, seen: &[PartitionStatus]) -> Vec<Topic> {
+    let mut topics = named.to_vec();
+    for partition in seen.iter().filter(|it| it.transport == *transport) {
+        if !topics.contains(&partition.topic) {
+            topics.push(partition.topic.clone());
+        }
+    }
+    topics
 }

@@ -41,6 +41,9 @@ pub enum SubscriptionState {
     Stopping,
     /// It was stopped, and has left its group.
     Ended,
+    /// It finishes what its handlers have started, or is out of its group, to go on from another
+    /// place: see [`Subscription::seek`](crate::Subscription::seek).
+    Seeking,
     /// It failed, and starts again after a pause.
     Restarting,
     /// It stopped by itself, or is about to.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Inner};
 use crate::config::{OnFailure, SubscriptionConfig};
 use crate::handler::{
-    BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder,
+    BatchHandler, Classifiers, ErrorClass, Handler, HandlerSet, HandlerSetBuilder, Retryable,
 };
 use crate::lifecycle::{Joining, Reads};
 use crate::middleware::Prepare;
@@ -174,6 +175,35 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ) -> Self {
         self.classifiers.add(classify);
         self
+    }
+
+    /// Lets the errors of a type say themselves whether they are worth another try: this is
+    /// [`classify`](Self::classify) with what the type knows.
+    ///
+    /// ```no_run
+    /// # use polybus::{Bus, ErrorClass, Retryable};
+    /// # use std::time::Duration;
+    /// # #[derive(Debug)] enum MailError { NoSuchAddress, TooManyMails }
+    /// # impl std::fmt::Display for MailError {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no mail") }
+    /// # }
+    /// # impl std::error::Error for MailError {}
+    /// impl Retryable for MailError {
+    ///     fn class(&self) -> ErrorClass {
+    ///         match self {
+    ///             Self::NoSuchAddress => ErrorClass::Permanent,
+    ///             Self::TooManyMails => ErrorClass::TransientFor(Duration::from_secs(30)),
+    ///         }
+    ///     }
+    /// }
+    /// # async fn welcome() -> Result<(), MailError> { Ok(()) }
+    /// # async fn example(bus: Bus) -> polybus::Result<()> {
+    /// let mails = bus.subscribe("welcome-mails").retryable::<MailError>();
+    /// mails.on_pattern("user.created", welcome).start().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retryable<E: Retryable + 'static>(self) -> Self {
+        self.classify(E::class)
     }
 
     /// Sets the consumer group. Default: `group` in the config, else the service's name.
@@ -352,12 +382,16 @@ fn spawn(
             let joining = Arc::clone(&joining);
             async move { joining.join().await }
         };
-        let finished = if consumer.settings.exactly_once {
-            let steps = ExactlyOnce::new(consumer, prepare, shutdown.clone());
-            steps.run().await
-        } else {
-            consumer.run_restarting(join, shutdown.clone()).await
+        let exactly_once = consumer.settings.exactly_once;
+        let run = move |consumer: Consumer, shutdown| -> BoxFuture<'static, Finished> {
+            if exactly_once {
+                let steps = ExactlyOnce::new(consumer, Arc::clone(&prepare), shutdown);
+                Box::pin(steps.run())
+            } else {
+                Box::pin(consumer.run(shutdown))
+            }
         };
+        let finished = consumer.run_on(run, join, shutdown.clone()).await;
         if shutdown.is_requested() && finished.error.is_none() {
             // It was stopped, which is no reason for a bus to end.
             any_ended.disarm();
@@ -393,7 +427,7 @@ pub struct Subscription {
     ended: CancellationToken,
     /// Who is asked how far its group is behind.
     pub(crate) admins: Arc<[(Text, DynAdmin, Vec<Topic>)]>,
-    bus: Weak<Inner>,
+    pub(crate) bus: Weak<Inner>,
 }
 
 impl Subscription {
@@ -436,6 +470,8 @@ impl Subscription {
             SubscriptionState::Failed
         } else if ended {
             SubscriptionState::Ended
+        } else if self.control.is_in_recess() && !self.shutdown.is_requested() {
+            SubscriptionState::Seeking
         } else if self.shutdown.is_requested() {
             SubscriptionState::Stopping
         } else if self.control.is_paused() {
@@ -491,6 +527,10 @@ impl Drop for Task {
 impl SubscriptionTask {
     fn is(&self, handle: &Subscription) -> bool {
         Arc::ptr_eq(&self.handle.control, &handle.control)
+    }
+
+    pub(crate) fn handle(&self) -> &Subscription {
+        &self.handle
     }
 
     pub(crate) fn name(&self) -> &Text {

@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
+
 use crate::bus::Bus;
-use crate::config::RouteConfig;
+use crate::config::{RouteConfig, SubscriptionConfig};
+use crate::lifecycle::delayed_topics;
+use crate::topic::TopicPrefix;
 use crate::transport::{Admin, Lag, Start, TopicDescription, TopicSpec, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -18,15 +22,65 @@ impl Topics {
     /// leaves the others as they are. Topics of a template that depends on the event's type are
     /// not known here; [`create`](Self::create) makes them.
     ///
+    /// Beside them it creates those of dead letters and of long pauses
+    /// ([`retry.delayed`](crate::config::DelayedRetry)): for a subscription that runs those of the
+    /// topics that it reads, and for one that is only in the config, whose handlers are not known
+    /// here, those of every topic above. So that services which may not create topics find all that
+    /// they need.
+    ///
     /// # Errors
     ///
     /// Those of the server: no right to create topics, not reachable.
     pub async fn ensure(&self) -> Result<()> {
-        for (transport, topics) in self.known() {
+        let running = self.running();
+        for (transport, known) in self.known() {
+            let prefix = self.bus.inner.config.topic_prefix(&transport);
+            let known: Vec<_> = known.iter().map(|name| prefix.apply(name)).collect();
+            let mut topics: BTreeSet<Text> = known.iter().map(|it| it.name().into()).collect();
+            for needs in self.needs(&running, &transport, &known) {
+                topics.extend(needs.topics(&prefix));
+            }
             let specs: Vec<_> = topics.into_iter().map(TopicSpec::new).collect();
             self.create(&transport, &specs).await?;
         }
         Ok(())
+    }
+
+    /// What subscriptions read: those that run.
+    fn running(&self) -> Vec<Needs> {
+        let config = &self.bus.inner.config;
+        let tasks = self.bus.inner.lock_subscriptions();
+        let needs = tasks.iter().flat_map(|task| {
+            let handle = task.handle();
+            handle.admins.iter().map(|(transport, _, topics)| Needs {
+                name: handle.name().into(),
+                group: handle.group().into(),
+                transport: transport.clone(),
+                topics: topics.clone(),
+                settings: config.subscription(handle.name()),
+            })
+        });
+        needs.collect()
+    }
+
+    /// What subscriptions read on a transport: those that run, and those in the config.
+    fn needs(&self, running: &[Needs], transport: &str, known: &[Topic]) -> Vec<Needs> {
+        let config = &self.bus.inner.config;
+        let is_idle = |name: &Text| running.iter().all(|it| it.name != *name);
+        let idle = config.subscriptions.iter();
+        let idle = idle.filter(|(name, _)| is_idle(name));
+        let idle = idle.map(|(name, settings)| {
+            let group = settings.group.as_ref().unwrap_or(&config.service.name);
+            Needs {
+                name: name.clone(),
+                group: group.clone(),
+                transport: transport.into(),
+                topics: known.to_vec(),
+                settings: settings.clone(),
+            }
+        });
+        let running = running.iter().filter(|it| it.transport == transport);
+        running.cloned().chain(idle).collect()
     }
 
     /// Creates topics on a transport that do not exist yet. The transport's `prefix` is put before
@@ -137,5 +191,27 @@ impl Topics {
             )
         };
         config.transports.keys().map(known).collect()
+    }
+}
+
+/// What a subscription reads on a transport.
+#[derive(Debug, Clone)]
+struct Needs {
+    name: Text,
+    group: Text,
+    transport: Text,
+    topics: Vec<Topic>,
+    settings: SubscriptionConfig,
+}
+
+impl Needs {
+    /// The topics of dead letters and of long pauses that it needs beside.
+    fn topics(&self, prefix: &TopicPrefix) -> Vec<Text> {
+        let settings = &self.settings;
+        let topics = self.topics.iter();
+        let letters = topics.filter_map(|topic| settings.dead_letter.topic(topic, prefix));
+        let delayed = delayed_topics(settings, &self.group, &self.topics, prefix);
+        let all = letters.chain(delayed.into_iter().flatten());
+        all.map(|topic| topic.name().into()).collect()
     }
 }

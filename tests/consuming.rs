@@ -11,5 +11,7 @@ mod place;
 mod poison;
 #[path = "consuming/put_away.rs"]
 mod put_away;
+#[path = "consuming/seeking.rs"]
+mod seeking;
 #[path = "consuming/sharing.rs"]
 mod sharing;

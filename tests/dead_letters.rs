@@ -1,6 +1,8 @@
 //! Dead letters in memory: what they hold, and what can be done with them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "shared/accounts.rs"]
+mod accounts;
 #[path = "dead_letters/acting.rs"]
 mod acting;
 #[path = "dead_letters/holding.rs"]
@@ -10,37 +12,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use polybus::testing::TestBus;
-use polybus::{BoxError, Bus, Config, Event, RawEvent, State};
+use polybus::{BoxError, Bus, Event, RawEvent, State};
+
+use self::accounts::GROUP;
 
 /// Events of these ids fail, until they are taken out.
 type Failing = Arc<Mutex<BTreeSet<String>>>;
 
-const GROUP: &str = "accounts";
-
 async fn test_bus(settings: &str) -> TestBus {
-    let config = format!(
-        r#"
-        [service]
-        name = "{GROUP}"
-        [transports.one]
-        kind = "memory"
-        [transports.two]
-        kind = "memory"
-        [[routes]]
-        pattern = "user.*"
-        transport = "one"
-        topic = "users"
-        [[routes]]
-        pattern = "mail.*"
-        transport = "two"
-        topic = "mails"
-        [subscriptions.mailer]
-        retry = {{ max_attempts = 2, base = "1s", max = "1s" }}
-        {settings}
-        "#
-    );
-    let config = Config::parse(&config, "test.toml").unwrap();
-    TestBus::on(Bus::builder().config(config)).await.unwrap()
+    let retry = "retry.max_attempts = 2\nretry.base = '1s'\nretry.max = '1s'\n";
+    accounts::test_bus(&format!("{retry}{settings}")).await
 }
 
 /// Starts a subscription that handles what is not failing.

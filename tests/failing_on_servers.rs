@@ -232,3 +232,38 @@ async fn long_pauses_are_made_in_topics_of_the_group() {
     }
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
+
+#[tokio::test]
+async fn letters_are_replayed_to_the_group_they_failed_in_alone() {
+    let settings = r#"
+        retry = { max_attempts = 2, base = "10ms", max = "20ms", delayed = { pauses = ["1s"], after_attempts = 1 } }
+    "#;
+    let place = place(settings).await;
+    let bus = &place.bus;
+    let world = World::failing(&["redis-bad", "kafka-bad"]);
+    let subscription = world.start(bus).await;
+    let other = bus.subscribe("other").group(unique_name("other"));
+    let other = other.on_any(async || {}).start().await.unwrap();
+    for (transport, _) in &place.topics {
+        publish(bus, transport, &format!("{transport}-bad")).await;
+    }
+    eventually("both are put away", || {
+        subscription.counts().dead_lettered == 2
+    })
+    .await;
+    world.failing.lock().unwrap().clear();
+    for (transport, topic) in &place.topics {
+        let letters = bus.dead_letters(format!("{topic}.dlq"));
+        let report = letters.replay(Replay::to_its_group()).await.unwrap();
+        assert_eq!((report.replayed, report.left), (1, 0), "{transport}");
+    }
+    eventually("both are handled", || subscription.counts().handled == 2).await;
+    for (transport, topic) in &place.topics {
+        let attempts = world.attempts(&format!("{transport}-bad"));
+        assert_eq!(attempts, [1, 2, 1], "{transport}");
+        let described = bus.topics().describe(transport, topic.as_str()).await;
+        assert_eq!(described.unwrap().unwrap().events, 1, "{transport}");
+    }
+    assert_eq!(other.counts().received, 2);
+    bus.close("10s").await.unwrap().into_result().unwrap();
+}

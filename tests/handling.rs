@@ -214,6 +214,44 @@ async fn events_of_a_key_run_one_at_a_time_in_order_and_keys_side_by_side() {
     );
 }
 
+/// Handlers that return when they are called go another way than those that wait: both at once, of
+/// the same keys, with failures among them.
+#[tokio::test]
+async fn a_key_keeps_its_order_where_some_handlers_return_at_once_and_others_do_not() {
+    const EVENTS: usize = 400;
+    const KEYS: usize = 7;
+    let bus = bus("").await;
+    let (seen, mut notes) = Seen::new();
+    let handler = |State(seen): State<Seen>, RawEvent(event): RawEvent, context: Context| async move {
+        let data: String = serde_json::from_slice(event.data().unwrap()).unwrap();
+        let number: usize = data.parse().unwrap();
+        if number % 5 == 0 {
+            tokio::task::yield_now().await;
+        }
+        if number % 11 == 0 && context.attempt() < 3 {
+            return Err("not yet");
+        }
+        seen.note(data);
+        Ok(())
+    };
+    for number in 0..EVENTS {
+        let key = format!("k{}", number % KEYS);
+        publish(&bus, "user.counted", &key, &number.to_string()).await;
+    }
+    let subscription = bus.subscribe("sub").state(seen).on_any(handler);
+    let subscription = subscription.start().await.unwrap();
+    let mut last = [None; KEYS];
+    for _ in 0..EVENTS {
+        let number: usize = next(&mut notes).await.parse().unwrap();
+        let last = &mut last[number % KEYS];
+        assert_eq!(number, last.map_or(number % KEYS, |last| last + KEYS));
+        *last = Some(number);
+    }
+    let report = subscription.stop("10s").await.unwrap();
+    assert_eq!(report.counts.handled, EVENTS as u64);
+    assert_eq!(report.counts.retried, 2 * EVENTS.div_ceil(11) as u64);
+}
+
 #[tokio::test]
 async fn a_failed_event_is_tried_again_and_then_put_away_with_its_provenance() {
     async fn handle(State(seen): State<Seen>, context: Context) -> Result<(), BoxError> {

@@ -14,7 +14,7 @@ use polybus::transport::{
     Subscriber, Subscription as Membership, Transport, TransportConfig, TransportFactory,
 };
 use polybus::{
-    Bus, Config, Error, ErrorKind, RawEvent, Result, State, Subscription, SubscriptionState,
+    Bus, Config, Error, ErrorKind, RawEvent, Result, Start, State, Subscription, SubscriptionState,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep};
@@ -68,6 +68,7 @@ struct Breakable {
 #[derive(Default)]
 struct Breaks {
     breaks: Notify,
+    stays: AtomicBool,
     refuses: AtomicBool,
     joined: AtomicUsize,
 }
@@ -113,7 +114,9 @@ impl Transport for Breakable {
     type Admin = DynAdmin;
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        capabilities.reset &= !self.state.stays.load(Ordering::SeqCst);
+        capabilities
     }
 
     async fn publisher(&self) -> Result<DynPublisher> {
@@ -235,6 +238,86 @@ async fn a_stop_between_failure_and_restart_is_a_stop_with_its_reason() {
     let error = report.subscriptions[0].error.as_ref().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
     assert_eq!(sub.status().state, SubscriptionState::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_can_not_join_again_after_a_seek_fails_or_starts_again() {
+    for (settings, state) in [
+        ("", SubscriptionState::Failed),
+        ("on_failure = 'restart'", SubscriptionState::Running),
+    ] {
+        let transport = Breakable::new();
+        let bus = transport.bus(settings).await;
+        let (sub, handled) = start(&bus).await;
+        publish(&bus, "order.placed", "o1").await;
+        sleep(Duration::from_millis(100)).await;
+        transport.state.refuses.store(true, Ordering::SeqCst);
+        let error = sub.seek(Start::Beginning, "10s").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorized);
+        transport.state.refuses.store(false, Ordering::SeqCst);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(sub.status().state, state);
+        let twice = state == SubscriptionState::Running;
+        assert_eq!(
+            handled.all().len(),
+            if twice { 2 } else { 1 },
+            "it was moved"
+        );
+        let again = sub.seek(Start::Now, "10s").await;
+        assert_eq!(again.is_ok(), twice, "{again:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_on_a_transport_that_can_not_move_groups_is_refused_and_stops_nothing() {
+    let transport = Breakable::new();
+    transport.state.stays.store(true, Ordering::SeqCst);
+    let bus = transport.bus("").await;
+    let (sub, _) = start(&bus).await;
+    let error = sub.seek(Start::Beginning, "10s").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.transport(), Some("local"));
+    assert_eq!(transport.joined(), 1, "it never left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_seeks_have_their_turns_and_a_stop_ends_them() {
+    let bus = test_bus().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let sub = bus.subscribe("sub").state(Arc::clone(&gate));
+    let sub = sub.on_pattern("order.*", pass).start().await.unwrap();
+    publish(&bus, "order.placed", "o1").await;
+    sleep(Duration::from_secs(1)).await;
+    let seeks = async {
+        let back = sub.seek(Start::Beginning, "60s");
+        let ahead = sub.seek(Start::Now, "60s");
+        let state = async {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(sub.status().state, SubscriptionState::Seeking);
+            gate.add_permits(1);
+        };
+        tokio::join!(back, ahead, state)
+    };
+    let (back, ahead, ()) = seeks.await;
+    back.unwrap();
+    ahead.unwrap();
+    assert_eq!(
+        sub.counts().handled,
+        1,
+        "it was handled before, and skipped then"
+    );
+    publish(&bus, "order.placed", "o2").await;
+    sleep(Duration::from_secs(1)).await;
+    let stop = async {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(sub.status().state, SubscriptionState::Seeking);
+        sub.stop("5s").await
+    };
+    let (sought, stopped) = tokio::join!(sub.seek(Start::Now, "60s"), stop);
+    assert_eq!(sought.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(stopped.unwrap().unfinished, 1);
+    let late = sub.seek(Start::Now, "1s").await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Closed);
 }
 
 type Gate = Arc<Semaphore>;

@@ -1,6 +1,9 @@
 //! When failed events are tried again: by class of error, in the lane, and outside of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "shared/accounts.rs"]
+mod accounts;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,32 +11,15 @@ use std::time::Duration;
 use polybus::testing::{Progress, TestBus};
 use polybus::transport::{Admin, Outgoing, Publisher, Transport};
 use polybus::{
-    Bus, Config, Context, ErrorClass, Event, FailureKind, RawEvent, State, Topic, Verdict,
+    Bus, Context, ErrorClass, Event, FailureKind, RawEvent, Retryable, State, Topic, Verdict,
 };
 use tokio::time::Instant;
+
+use self::accounts::test_bus;
 
 const DELAYED: &str = r#"
     retry = { max_attempts = 5, base = "1s", max = "2s", delayed = { pauses = ["1m", "10m"], after_attempts = 2 } }
 "#;
-
-async fn test_bus(settings: &str) -> TestBus {
-    let config = format!(
-        r#"
-        [service]
-        name = "accounts"
-        [transports.one]
-        kind = "memory"
-        [[routes]]
-        pattern = "user.*"
-        transport = "one"
-        topic = "users"
-        [subscriptions.mailer]
-        {settings}
-        "#
-    );
-    let config = Config::parse(&config, "test.toml").unwrap();
-    TestBus::on(Bus::builder().config(config)).await.unwrap()
-}
 
 async fn publish(bus: &Bus, id: &str, key: &str) {
     bus.publish(Event::builder("user.created").key(key).id(id))
@@ -102,6 +88,29 @@ impl fmt::Display for MailError {
 }
 
 impl std::error::Error for MailError {}
+
+impl Retryable for MailError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NoAddress => ErrorClass::Permanent,
+            Self::Down => ErrorClass::TransientFor(Duration::from_secs(100)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_type_says_its_class_and_its_pause_itself() {
+    let bus = test_bus("retry = { max_attempts = 3, base = '1s', max = '1s' }").await;
+    let seen = Seen::new();
+    let subscription = bus.subscribe("mailer").state(seen.clone());
+    let subscription = subscription.retryable::<MailError>().on_any(handle);
+    subscription.start().await.unwrap();
+    publish(&bus, "wrong", "k").await;
+    publish(&bus, "bad", "k").await;
+    settle(&bus).await;
+    assert_eq!(seen.of("wrong"), [(1, 0)]);
+    assert_eq!(seen.of("bad"), [(1, 0), (2, 100), (3, 200)]);
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_error_that_is_classified_as_permanent_is_not_tried_again() {
@@ -251,8 +260,8 @@ async fn a_long_pause_that_a_handler_asks_for_is_made_outside_of_the_lane() {
     let calls = seen.of("a");
     assert_eq!(calls.len(), 2);
     assert!(
-        (599..=601).contains(&calls[1].1),
-        "the shortest that is as long: {calls:?}"
+        (299..=301).contains(&calls[1].1),
+        "in the topic of 10 min, and in its own time: {calls:?}"
     );
     let history = bus.history("mailer");
     let steps: Vec<_> = history.iter().map(|it| it.progress).collect();

@@ -1,6 +1,9 @@
 //! The bus for tests of a service: what it sees, when it has settled, what it lets go wrong.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "shared/accounts.rs"]
+mod accounts;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,26 +30,7 @@ struct MailSent {
 }
 
 async fn test_bus() -> TestBus {
-    let config = r#"
-        [service]
-        name = "accounts"
-        [transports.one]
-        kind = "memory"
-        [transports.two]
-        kind = "memory"
-        [[routes]]
-        pattern = "user.*"
-        transport = "one"
-        topic = "users"
-        [[routes]]
-        pattern = "mail.*"
-        transport = "two"
-        topic = "mails"
-        [subscriptions.mailer]
-        retry = { max_attempts = 4, base = "10s", max = "30s" }
-    "#;
-    let config = Config::parse(config, "test.toml").unwrap();
-    TestBus::on(Bus::builder().config(config)).await.unwrap()
+    accounts::test_bus("retry = { max_attempts = 4, base = '10s', max = '30s' }").await
 }
 
 fn user(id: &str, nr: u32) -> UserCreated {

@@ -1,6 +1,7 @@
 //! What failed for good: looking at it, sending it on its way again, deleting it.
 
 mod letter;
+mod own_group;
 mod purge;
 mod replay;
 
@@ -108,8 +109,8 @@ impl DeadLetters {
     /// [`purge`](Self::purge) removes them. What comes back while it runs is left for the next one.
     ///
     /// **An event that is replayed to its topic reaches every group that reads the topic**, not only
-    /// the one in which it failed. Handlers that must not do their work twice need to know it by its
-    /// id, which stays.
+    /// the one in which it failed: handlers that must not do their work twice need to know it by its
+    /// id, which stays. [`Replay::to_its_group`] brings it to that one alone.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
+use super::own_group::{self, OwnGroup};
 use super::{Letter, PAGE};
 use crate::bus::{Bus, Connected};
 use crate::event::EventId;
@@ -45,6 +46,7 @@ type Filter = dyn Fn(&Letter) -> bool + Send + Sync;
 #[must_use = "nothing is replayed until it is given to `replay`"]
 pub struct Replay {
     to: Option<Topic>,
+    to_its_group: bool,
     transport: Option<Text>,
     filter: Option<(Text, Arc<Filter>)>,
     limit: Option<u64>,
@@ -60,6 +62,9 @@ pub struct ReplayReport {
     pub passed_over: u64,
     /// Letters that came back while it ran, left for the next replay.
     pub returned: u64,
+    /// Letters that can't go [to their group alone](Replay::to_its_group), left for a replay that
+    /// goes elsewhere.
+    pub left: u64,
 }
 
 impl Replay {
@@ -67,9 +72,26 @@ impl Replay {
     pub fn to_origin() -> Self {
         Self {
             to: None,
+            to_its_group: false,
             transport: None,
             filter: None,
             limit: None,
+        }
+    }
+
+    /// To the group that each failed in, and to no other: other groups of the topic it came from do
+    /// not see it. It goes to the topic in which the group's events wait for the shortest pause of
+    /// [`retry.delayed`](crate::config::DelayedRetry), so that its subscription must have such
+    /// pauses, in this bus's config as well. It is handled as an event of the topic it came from,
+    /// with all attempts before it, once what waits there before it had its time: after the
+    /// shortest pause at the latest.
+    ///
+    /// What can't go there is [left](ReplayReport::left): letters of a subscription without long
+    /// pauses, or from a topic that it found by pattern; and records that are no events.
+    pub fn to_its_group() -> Self {
+        Self {
+            to_its_group: true,
+            ..Self::to_origin()
         }
     }
 
@@ -81,7 +103,8 @@ impl Replay {
         }
     }
 
-    /// To a transport, also another than the letters are on.
+    /// To a transport, also another than the letters are on. Not with
+    /// [`to_its_group`](Self::to_its_group): its letters go to where the group reads.
     pub fn on(mut self, transport: impl Into<Text>) -> Self {
         self.transport = Some(transport.into());
         self
@@ -119,6 +142,7 @@ impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay")
             .field("to", &self.to)
+            .field("to_its_group", &self.to_its_group)
             .field("transport", &self.transport)
             .field("filter", &self.filter.as_ref().map(|(name, _)| name))
             .field("limit", &self.limit)
@@ -134,6 +158,10 @@ pub(super) async fn run(
     topic: &Topic,
     replay: Replay,
 ) -> Result<ReplayReport> {
+    if replay.to_its_group && replay.transport.is_some() {
+        let why = "a replay to the group of each letter can't go to another transport";
+        return Err(Error::new(ErrorKind::Config, why).with_operation("replay"));
+    }
     let admin = connected.transport.admin();
     let group = replay.group();
     let topics = std::slice::from_ref(topic);
@@ -147,6 +175,7 @@ pub(super) async fn run(
         id: EventId::generate().to_string(),
         limit: replay.limit.unwrap_or(u64::MAX),
         there: there.waiting + there.pending,
+        own_groups: OwnGroup::new(bus),
         replay,
         report: ReplayReport::default(),
     };
@@ -173,7 +202,7 @@ pub(super) async fn run(
             Ok(Err(error)) => break Err(error),
             Err(_) => {
                 let left = first(admin.lag(&group, topics).await?);
-                if left.is_zero() || is_over(left, heard.elapsed(), running.report.returned) {
+                if left.is_zero() || is_over(left, heard.elapsed(), running.unsettled()) {
                     break Ok(());
                 }
             }
@@ -188,8 +217,8 @@ fn first(lag: Vec<Lag>) -> Lag {
 }
 
 /// Whether what is left is not to be waited for.
-fn is_over(left: Lag, silence: Duration, returned: u64) -> bool {
-    let others = left.pending > returned;
+fn is_over(left: Lag, silence: Duration, unsettled: u64) -> bool {
+    let others = left.pending > unsettled;
     silence >= SILENCE && !others || silence >= 2 * TAKEOVER
 }
 
@@ -203,6 +232,7 @@ struct Running<'a> {
     limit: u64,
     /// How many letters there were at the start.
     there: u64,
+    own_groups: OwnGroup<'a>,
     report: ReplayReport,
 }
 
@@ -214,7 +244,9 @@ impl Running<'_> {
             passed_over,
             ..
         } = self.report;
-        let left = self.there.saturating_sub(replayed + passed_over);
+        let left = self
+            .there
+            .saturating_sub(replayed + passed_over + self.report.left);
         let left = left.min(self.limit.saturating_sub(replayed));
         usize::try_from(left).unwrap_or(usize::MAX).min(PAGE)
     }
@@ -236,10 +268,14 @@ impl Running<'_> {
             match letter {
                 // It stays unsettled, and so with the group.
                 Some(letter) if self.is_own(&letter) => self.report.returned += 1,
-                Some(letter) if takes(&letter) => {
-                    let (transport, letter) = self.restored(&letter);
-                    outgoing.push((token, transport, letter));
-                }
+                Some(letter) if takes(&letter) => match self.place(&letter).await {
+                    Ok(Some((transport, topic))) => {
+                        let letter = self.restored(&letter, topic);
+                        outgoing.push((token, transport, letter));
+                    }
+                    Ok(None) => self.report.left += 1,
+                    Err(error) => return (done, Err(error)),
+                },
                 Some(_) | None => {
                     self.report.passed_over += 1;
                     done.push((token, Settlement::Ack));
@@ -297,14 +333,29 @@ impl Running<'_> {
         replay.is_some_and(|it| it == self.id.as_bytes())
     }
 
-    /// What was received once, as it goes on its way again, and on which transport.
-    fn restored(&self, letter: &Letter) -> (Text, Outgoing) {
+    /// How many letters this replay got and leaves.
+    fn unsettled(&self) -> u64 {
+        self.report.returned + self.report.left
+    }
+
+    /// On which transport a letter goes on its way again, and to which topic.
+    async fn place(&mut self, letter: &Letter) -> Result<Option<(Text, Topic)>> {
         let origin = letter.provenance();
+        if self.replay.to_its_group {
+            let topic = self.own_groups.topic(letter).await?;
+            return Ok(topic.map(|topic| (origin.transport.clone(), topic)));
+        }
         let (transport, topic) = match &self.replay.to {
             Some(topic) => (self.name.clone(), topic.clone()),
             None => (origin.transport.clone(), Topic::new(origin.topic.clone())),
         };
         let transport = self.replay.transport.clone().unwrap_or(transport);
+        Ok(Some((transport, topic)))
+    }
+
+    /// What was received once, as it goes on its way again.
+    fn restored(&self, letter: &Letter, topic: Topic) -> Outgoing {
+        let origin = letter.provenance();
         let mark = [provenance::REPLAYED, provenance::REPLAY];
         let is_mark = |name: &str| mark.iter().any(|it| it.eq_ignore_ascii_case(name));
         let kept = letter.headers().iter().filter(|(name, _)| !is_mark(name));
@@ -314,13 +365,15 @@ impl Running<'_> {
         let count = (origin.replayed + 1).to_string();
         headers.push(provenance::REPLAYED, Some(Bytes::from(count)));
         headers.push(provenance::REPLAY, Some(Bytes::from(self.id.clone())));
-        let outgoing = match letter.content() {
+        if self.replay.to_its_group {
+            own_group::push_origin(&mut headers, origin);
+        }
+        match letter.content() {
             Content::Event(event) => Outgoing::new(topic, event.clone()).with_headers(headers),
             Content::Raw(record) => {
                 let RawRecord { key, value, .. } = *record.clone();
                 Outgoing::raw(topic, RawRecord::new(key, headers, value))
             }
-        };
-        (transport, outgoing)
+        }
     }
 }

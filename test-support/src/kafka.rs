@@ -91,7 +91,11 @@ impl KafkaServer {
     /// As [`start`](Self::start).
     pub async fn start_behind(proxy: &TcpProxy) -> Result<Self, Error> {
         let address = proxy.address();
-        let (server, behind) = unblock(move || Self::native_behind(address)).await?;
+        let started = unblock(move || {
+            let programs = KafkaPrograms::find()?;
+            native_behind(&programs, &KafkaOptions::new(), None, address)
+        });
+        let (server, behind) = started.await?;
         proxy.set_server(&behind);
         Ok(server)
     }
@@ -302,7 +306,7 @@ impl KafkaServer {
         let programs = KafkaPrograms::find()?;
         let options = KafkaOptions::new();
         let server = NativeServer::start("kafka", |watchdog| {
-            recipe(&programs, &options, None, None, watchdog)
+            recipe(&programs, &options, None, None, None, watchdog)
         })?;
         Ok(Self::own(server, None))
     }
@@ -315,23 +319,6 @@ impl KafkaServer {
             mutual_tls_brokers: doors.map(|doors| brokers(doors.mutual_tls)),
             ..Self::new(brokers(server.port()), Backend::Native(server))
         }
-    }
-
-    /// The server, and its address behind the proxy.
-    fn native_behind(proxy: SocketAddr) -> Result<(Self, String), Error> {
-        let programs = KafkaPrograms::find()?;
-        let (options, proxy) = (KafkaOptions::new(), proxy.to_string());
-        let behind = Mutex::new(String::new());
-        let server = NativeServer::start("kafka", |watchdog| {
-            let listen = format!("127.0.0.1:{}", free_port());
-            let proxied = Some((listen.as_str(), proxy.as_str()));
-            let recipe = recipe(&programs, &options, None, proxied, watchdog);
-            *behind.lock().unwrap_or_else(PoisonError::into_inner) = listen;
-            recipe
-        })?;
-        let brokers = format!("127.0.0.1:{}", server.port());
-        let behind = behind.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((Self::new(brokers, Backend::Native(server)), behind))
     }
 
     fn new(brokers: String, backend: Backend) -> Self {
@@ -362,6 +349,49 @@ fn container(image: GenericImage, port: u16) -> ContainerRequest<GenericImage> {
         .with_env_var("POLYBUS_CLUSTER_ID", cluster_id())
 }
 
+/// The nodes that a node is one of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quorum<'a> {
+    /// The id of the cluster.
+    pub(crate) cluster: &'a str,
+    /// The port of each node's controller.
+    pub(crate) controllers: &'a [u16],
+    /// Which of them it is.
+    pub(crate) index: usize,
+}
+
+impl Quorum<'_> {
+    fn lines(&self) -> String {
+        let voters = self.controllers.iter().enumerate();
+        let voters = voters.map(|(index, port)| format!("{}@127.0.0.1:{port}", index + 1));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        format!(
+            "node.id={}\ncontroller.quorum.voters={voters}\n",
+            self.index + 1
+        )
+    }
+}
+
+/// A server that listens behind a proxy too, and its address there.
+pub(crate) fn native_behind(
+    programs: &KafkaPrograms,
+    options: &KafkaOptions,
+    quorum: Option<&Quorum<'_>>,
+    proxy: SocketAddr,
+) -> Result<(KafkaServer, String), Error> {
+    let proxy = proxy.to_string();
+    let behind = Mutex::new(String::new());
+    let server = NativeServer::start("kafka", |watchdog| {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let proxied = Some((listen.as_str(), proxy.as_str()));
+        let recipe = recipe(programs, options, None, proxied, quorum, watchdog);
+        *behind.lock().unwrap_or_else(PoisonError::into_inner) = listen;
+        recipe
+    })?;
+    let behind = behind.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((KafkaServer::own(server, None), behind))
+}
+
 /// Writes the node's files and formats its storage. `proxied` is where the node also listens, and the
 /// proxy that clients are told of there.
 pub(crate) fn recipe(
@@ -369,15 +399,17 @@ pub(crate) fn recipe(
     options: &KafkaOptions,
     doors: Option<Doors>,
     proxied: Option<(&str, &str)>,
+    quorum: Option<&Quorum<'_>>,
     watchdog: &mut Watchdog,
 ) -> Result<Recipe, Error> {
     let directory = watchdog.directory().to_path_buf();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
+    let controller = quorum.map_or_else(free_port, |quorum| quorum.controllers[quorum.index]);
     let node = Node {
         listen: &listen,
         advertise: &listen,
-        controller: &format!("127.0.0.1:{}", free_port()),
+        controller: &format!("127.0.0.1:{controller}"),
         data: &directory.join("data"),
     };
     // Of two lines for one setting Kafka takes the later.
@@ -385,10 +417,12 @@ pub(crate) fn recipe(
     if let Some((listen, proxy)) = proxied {
         properties.push_str(&behind_proxy(&node, listen, proxy));
     }
+    properties.push_str(&quorum.map_or_else(String::new, Quorum::lines));
     write(&directory.join("server.properties"), &properties)?;
     write(&directory.join("log4j2.xml"), LOG4J2)?;
 
-    let (id, further) = (cluster_id(), options.format_arguments());
+    let id = quorum.map_or_else(cluster_id, |quorum| quorum.cluster.to_owned());
+    let further = options.format_arguments();
     let mut format = vec!["format", "-t", &id, "-c", "server.properties"];
     format.extend(further.iter().map(String::as_str));
     let mut format = Process::start(
@@ -428,7 +462,7 @@ fn is_ready(attempt: &Attempt) -> bool {
 
 /// Sixteen bytes in the URL-safe base 64, as Kafka wants a cluster's id: hexadecimal digits are a part of
 /// that alphabet, and the A leaves the bits behind the sixteenth byte zero.
-fn cluster_id() -> String {
+pub(crate) fn cluster_id() -> String {
     let id = Uuid::new_v4().simple().to_string();
     format!("{}A", &id[..21])
 }

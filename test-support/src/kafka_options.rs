@@ -110,7 +110,7 @@ impl KafkaOptions {
                 mutual_tls: free_port(),
             });
             *doors.lock().unwrap_or_else(PoisonError::into_inner) = opened;
-            recipe(&programs, &self, opened, None, watchdog)
+            recipe(&programs, &self, opened, None, None, watchdog)
         })?;
         let doors = doors.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(KafkaServer::own(server, doors))

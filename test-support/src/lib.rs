@@ -49,6 +49,7 @@ mod docker;
 mod error;
 mod external;
 mod kafka;
+mod kafka_cluster;
 mod kafka_files;
 mod kafka_options;
 mod kafka_tools;

@@ -250,22 +250,31 @@ fn recipe(program: &Path, watchdog: &Watchdog) -> Recipe {
     }
 }
 
-/// The server's arguments: durable, and open to whoever reaches the address it listens on.
-pub(crate) fn settings(bind: &str, port: u16) -> impl Iterator<Item = String> {
-    let port = port.to_string();
-    let settings = [
-        ("--bind", bind),
-        ("--port", &port),
-        ("--protected-mode", "no"),
-        ("--save", ""),
-        ("--appendonly", "yes"),
-        ("--appendfsync", "always"),
-        ("--maxmemory-policy", "noeviction"),
-    ];
+/// The server's arguments.
+fn settings(bind: &str, port: u16) -> impl Iterator<Item = String> {
+    let settings = defaults(bind, port).into_iter();
+    settings.flat_map(|(name, value)| [format!("--{name}"), value])
+}
+
+/// The same as lines of `redis.conf`.
+pub(crate) fn setting_lines(bind: &str, port: u16) -> String {
+    let settings = defaults(bind, port).into_iter();
     settings
-        .map(|(name, value)| [name.to_owned(), value.to_owned()])
-        .into_iter()
-        .flatten()
+        .map(|(name, value)| format!("{name} \"{value}\"\n"))
+        .collect()
+}
+
+/// Durable, and open to whoever reaches the address it listens on.
+fn defaults(bind: &str, port: u16) -> [(&'static str, String); 7] {
+    [
+        ("bind", bind.to_owned()),
+        ("port", port.to_string()),
+        ("protected-mode", "no".to_owned()),
+        ("save", String::new()),
+        ("appendonly", "yes".to_owned()),
+        ("appendfsync", "always".to_owned()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+    ]
 }
 
 /// `host:port` of a Redis URL, the port 6379 unless given.

@@ -1,6 +1,5 @@
 //! A Redis with settings of its own.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,7 +12,7 @@ use crate::names::free_port;
 use crate::native::{Attempt, NativeServer, Recipe};
 use crate::probe::{guarded_redis_process, redis_process};
 use crate::process::Program;
-use crate::redis::{READY_DEADLINE, RedisServer, redis_program, settings};
+use crate::redis::{READY_DEADLINE, RedisServer, redis_program, setting_lines};
 use crate::watchdog::Watchdog;
 
 /// What the user `default` of a guarded server must give.
@@ -46,7 +45,7 @@ impl RedisOptions {
         Self::default()
     }
 
-    /// A line of `redis.conf`.
+    /// A line of `redis.conf`. It replaces a setting of ours of the same name.
     #[must_use]
     pub fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
@@ -118,18 +117,18 @@ impl RedisOptions {
         watchdog: &Watchdog,
     ) -> Result<Recipe, Error> {
         let directory = watchdog.directory();
-        let mut lines = self.lines.join("\n");
+        let port = free_port();
+        // The last line of a name holds: those asked for replace ours.
+        let mut lines = setting_lines("127.0.0.1", port);
+        lines.push_str(&self.lines.join("\n"));
         if let Some(port) = tls_port {
             lines.push_str(&format!("\ntls-port {port}"));
         }
         let file = directory.join("redis.conf");
         std::fs::write(&file, lines).map_err(Error::io("write redis.conf"))?;
-        let port = free_port();
-        let mut command = vec![program.into(), file.into()];
-        command.extend(settings("127.0.0.1", port).map(OsString::from));
         Ok(Recipe {
             program: Program {
-                command,
+                command: vec![program.into(), file.into()],
                 log: directory.join("redis.log"),
             },
             port,

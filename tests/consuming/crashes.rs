@@ -7,7 +7,9 @@ use std::time::Duration;
 use polybus::{Bus, Config, Payload, State};
 use polybus_test_support::{KafkaServer, RedisServer};
 
-use super::place::{Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, publish};
+use super::place::{
+    Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, publish, subscribe, wait_for_error,
+};
 use super::poison::busy_for;
 
 /// Tells the member's process its config, and where it notes what it handled.
@@ -44,12 +46,7 @@ fn member() {
         let journal = PathBuf::from(std::env::var(JOURNAL).expect("started by a test"));
         let config = Config::parse(&text, "polybus.toml").unwrap();
         let bus = Bus::builder().config(config).build().await.unwrap();
-        bus.subscribe("s")
-            .state(journal)
-            .on(note_in_file)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, journal, note_in_file).await;
         std::future::pending::<()>().await;
     });
 }
@@ -122,12 +119,7 @@ async fn what_a_killed_member_had_comes_to_the_next_one() {
         }
         let before = handled.total();
         assert!(before < 400, "the members were killed in the middle");
-        bus.subscribe("s")
-            .state(handled.clone())
-            .on(take)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, handled.clone(), take).await;
         place.wait_until_done(&bus).await;
         handled.assert_all(8, 0..50, Doubled::AfterCrash);
         place.close(bus).await;
@@ -161,13 +153,7 @@ async fn a_server_that_is_killed_and_started_again_loses_nothing_and_the_subscri
 async fn handle_across(place: &Place, restart: impl AsyncFn()) {
     let bus = place.bus().await;
     let handled = Handled::default();
-    let subscription = bus
-        .subscribe("s")
-        .state(handled.clone())
-        .on(slowly)
-        .start()
-        .await
-        .unwrap();
+    let subscription = subscribe(&bus, handled.clone(), slowly).await;
     publish(&bus, 8, 0..100).await;
     handled.wait_for(100).await;
     restart().await;
@@ -178,6 +164,7 @@ async fn handle_across(place: &Place, restart: impl AsyncFn()) {
         subscription.status().state,
         polybus::SubscriptionState::Running
     );
+    wait_for_error(&subscription).await;
     place.close(bus).await;
 }
 
@@ -192,12 +179,7 @@ async fn a_redis_that_is_wiped_under_a_subscription_is_read_on() {
     let place = Place::on("redis", server.url(), "").await;
     let bus = place.bus().await;
     let handled = Handled::default();
-    bus.subscribe("s")
-        .state(handled.clone())
-        .on(take)
-        .start()
-        .await
-        .unwrap();
+    let subscription = subscribe(&bus, handled.clone(), take).await;
     publish(&bus, 4, 0..10).await;
     handled.wait_for(40).await;
     let client = redis::Client::open(server.url()).unwrap();
@@ -208,5 +190,7 @@ async fn a_redis_that_is_wiped_under_a_subscription_is_read_on() {
     handled.wait_for(80).await;
     place.wait_until_done(&bus).await;
     handled.assert_all(4, 0..20, Doubled::Never);
+    let error = wait_for_error(&subscription).await;
+    assert!(error.contains("created again"), "{error}");
     place.close(bus).await;
 }

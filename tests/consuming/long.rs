@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use polybus::{Payload, State};
 
-use super::place::{Doubled, Handled, Place, TRANSPORTS, Work, publish};
+use super::place::{Doubled, Handled, Place, TRANSPORTS, Work, publish, subscribe};
 use super::poison::busy_for;
 
 /// Longer than `max.poll.interval.ms` and `session_timeout` on Kafka, and several times
@@ -24,8 +24,7 @@ async fn a_handler_longer_than_the_lease_keeps_its_event_while_another_member_wa
         let handled = Handled::default();
         let mut subscriptions = Vec::new();
         for bus in [&first, &second] {
-            let subscription = bus.subscribe("s").state(handled.clone()).on(take_long);
-            subscriptions.push(subscription.start().await.unwrap());
+            subscriptions.push(subscribe(bus, handled.clone(), take_long).await);
         }
         publish(&first, 3, 0..1).await;
         handled.wait_for(3).await;

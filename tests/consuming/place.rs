@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use polybus::transport::{Delivery, Settlement, Settler, Subscriber, Subscription, Transport};
-use polybus::{Bus, Config, Event, Headers, Outcome, Topic};
+use polybus::transport::{
+    Delivery, Settlement, Settler, Subscriber, Subscription as Membership, Transport,
+};
+use polybus::{Bus, Config, Event, Handler, Headers, Outcome, Subscription, Topic};
 use polybus_test_support::{KafkaServer, RedisServer, unique_name};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,6 +16,9 @@ use tokio::time::{sleep, timeout};
 
 /// How long what is expected may take on a machine that is busy with everything else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// All of them. What is in memory belongs to one bus.
+pub(crate) const EVERYWHERE: [&str; 3] = ["memory", "redis", "kafka"];
 
 pub(crate) const TRANSPORTS: [&str; 2] = ["redis", "kafka"];
 
@@ -39,6 +44,7 @@ impl Place {
     pub(crate) async fn shared(transport: &'static str, settings: &str) -> Self {
         let url = match transport {
             "redis" => RedisServer::shared().await.url().to_owned(),
+            "memory" => String::new(),
             _ => KafkaServer::shared().await.brokers().to_owned(),
         };
         Self::on(transport, &url, settings).await
@@ -49,6 +55,7 @@ impl Place {
         let (topic, group) = (unique_name("work"), unique_name("workers"));
         let section = match transport {
             "redis" => format!("kind = 'redis-streams'\nurl = '{url}'\n"),
+            "memory" => "kind = 'memory'\n".to_owned(),
             _ => format!(
                 "kind = 'kafka'\nbrokers = ['{url}']\nsession_timeout = '6s'\n\
                  properties = {{ 'max.poll.interval.ms' = 6000 }}\n"
@@ -71,21 +78,17 @@ impl Place {
         place
     }
 
-    /// The same place for a member with other settings.
-    pub(crate) fn with(&self, from: &str, to: &str) -> Self {
-        assert!(self.text.contains(from), "{}", self.text);
-        Self {
-            text: self.text.replace(from, to),
-            ..self.clone()
-        }
-    }
-
-    /// A bus, with its topic made.
+    /// A bus, with its topics made.
     pub(crate) async fn bus(&self) -> Bus {
-        let config = Config::parse(&self.text, "polybus.toml").unwrap();
-        let bus = Bus::builder().config(config).build().await.unwrap();
+        let bus = self.connect().await;
         bus.topics().ensure().await.unwrap();
         bus
+    }
+
+    /// A bus.
+    pub(crate) async fn connect(&self) -> Bus {
+        let config = Config::parse(&self.text, "polybus.toml").unwrap();
+        Bus::builder().config(config).build().await.unwrap()
     }
 
     pub(crate) async fn close(&self, bus: Bus) {
@@ -122,8 +125,7 @@ impl Place {
             {
                 sleep(Duration::from_millis(50)).await;
             }
-            let membership =
-                Subscription::new(unique_name("judge"), [Topic::new(topic.to_owned())]);
+            let membership = Membership::new(unique_name("judge"), [Topic::new(topic.to_owned())]);
             let transport = bus.transport(self.transport).unwrap();
             let mut subscriber = transport.subscribe(membership).await.unwrap();
             let settler = subscriber.settler();
@@ -147,6 +149,30 @@ impl Place {
     pub(crate) async fn dead_letters(&self, bus: &Bus, count: usize) -> Vec<Delivery> {
         self.read(bus, &format!("{}.dlq", self.topic), count).await
     }
+}
+
+/// Starts the subscription of a place.
+pub(crate) async fn subscribe<Args: 'static, S: Clone + Send + Sync + 'static>(
+    bus: &Bus,
+    state: S,
+    handler: impl Handler<Args, S>,
+) -> Subscription {
+    let subscription = bus.subscribe("s").state(state).on(handler);
+    subscription.start().await.unwrap()
+}
+
+/// Waits until the subscription's status says what went wrong, and returns it.
+pub(crate) async fn wait_for_error(subscription: &Subscription) -> String {
+    let failing = async {
+        loop {
+            if let Some(error) = subscription.status().last_error {
+                return error.message;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(PATIENCE, failing).await;
+    waited.expect("an error in the status")
 }
 
 /// A header of a dead letter as text.

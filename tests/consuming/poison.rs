@@ -8,7 +8,9 @@ use polybus::transport::{Outgoing, Publisher, RawRecord, Transport};
 use polybus::{Bus, Event, Headers, Outcome, Payload, Permanent, State, Topic};
 use serde_json::json;
 
-use super::place::{Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, header, publish};
+use super::place::{
+    Doubled, Handled, PATIENCE, Place, TRANSPORTS, Work, header, publish, subscribe,
+};
 
 /// Does what the number says, for the keys that ask for it.
 async fn work(
@@ -81,13 +83,7 @@ async fn each_kind_of_poison_is_put_away_with_its_reason_and_the_others_flow() {
         let place = Place::shared(transport, settings).await;
         let bus = place.bus().await;
         let handled = Handled::default();
-        let subscription = bus
-            .subscribe("s")
-            .state(handled.clone())
-            .on(work)
-            .start()
-            .await
-            .unwrap();
+        let subscription = subscribe(&bus, handled.clone(), work).await;
         publish(&bus, 5, 0..10).await;
         publish_poison(&bus, &place).await;
         publish(&bus, 5, 10..20).await;
@@ -139,12 +135,7 @@ async fn bytes_that_are_no_event_are_put_away_as_they_came() {
     for transport in TRANSPORTS {
         let place = Place::shared(transport, "").await;
         let bus = place.bus().await;
-        bus.subscribe("s")
-            .state(Handled::default())
-            .on(work)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, Handled::default(), work).await;
         let value = Bytes::from_static(b"\x00\xffno event\r\n");
         let mut headers = Headers::new();
         headers.push("x-origin", Some(Bytes::from_static(b"elsewhere")));
@@ -178,12 +169,7 @@ async fn headers_of_others_reach_the_handler_beside_the_event() {
         let place = Place::shared(transport, "").await;
         let bus = place.bus().await;
         let handled = Handled::default();
-        bus.subscribe("s")
-            .state(handled.clone())
-            .on(take)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, handled.clone(), take).await;
         let event = Event::builder("work.asked").source("test");
         let event = event
             .json(&json!({ "key": "k", "number": 1 }))
@@ -218,12 +204,7 @@ async fn a_stop_does_not_wait_for_the_pause_of_a_retry_and_the_next_member_has_t
         let place = Place::shared(transport, settings).await;
         let bus = place.bus().await;
         let failed = Handled::default();
-        bus.subscribe("s")
-            .state(failed.clone())
-            .on(fail)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, failed.clone(), fail).await;
         publish(&bus, 1, 0..1).await;
         failed.wait_for(1).await;
         let report = tokio::time::timeout(PATIENCE, bus.close("60s")).await;
@@ -234,12 +215,7 @@ async fn a_stop_does_not_wait_for_the_pause_of_a_retry_and_the_next_member_has_t
 
         let bus = place.bus().await;
         let handled = Handled::default();
-        bus.subscribe("s")
-            .state(handled.clone())
-            .on(take)
-            .start()
-            .await
-            .unwrap();
+        subscribe(&bus, handled.clone(), take).await;
         handled.wait_for(1).await;
         place.wait_until_done(&bus).await;
         place.close(bus).await;

@@ -3,7 +3,7 @@
 use polybus::{Payload, Permanent, State};
 use polybus_test_support::RedisServer;
 
-use super::place::{Handled, Place, Work, header, publish};
+use super::place::{Handled, Place, Work, header, publish, subscribe, wait_for_error};
 
 async fn refuse_zero(
     Payload(work): Payload<Work>,
@@ -16,20 +16,10 @@ async fn refuse_zero(
     Ok(())
 }
 
-/// Waits until the subscription says that something went wrong with a dead letter.
-async fn wait_for_error(subscription: &polybus::Subscription) {
-    let failing = async {
-        while subscription.status().last_error.is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let waited = tokio::time::timeout(super::place::PATIENCE, failing).await;
-    waited.expect("an error in the status");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_holds_the_key_until_its_dead_letter_can_be_written() {
     let place = Place::shared("redis", "").await;
+    let bus = place.bus().await;
     let url = RedisServer::shared().await.url();
     let mut redis = redis::Client::open(url)
         .unwrap()
@@ -40,15 +30,8 @@ async fn redis_holds_the_key_until_its_dead_letter_can_be_written() {
     let set: redis::Cmd = redis::Cmd::set(&letters, "in the way");
     set.exec_async(&mut redis).await.unwrap();
 
-    let bus = place.bus().await;
     let handled = Handled::default();
-    let subscription = bus
-        .subscribe("s")
-        .state(handled.clone())
-        .on(refuse_zero)
-        .start()
-        .await
-        .unwrap();
+    let subscription = subscribe(&bus, handled.clone(), refuse_zero).await;
     publish(&bus, 3, 0..5).await;
     handled.wait_for(11).await;
     wait_for_error(&subscription).await;
@@ -71,16 +54,21 @@ async fn redis_holds_the_key_until_its_dead_letter_can_be_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_gives_the_event_back_at_the_stop_if_its_dead_letter_was_never_written() {
-    let place = Place::shared("kafka", "dead_letter = 'no such/name'\n").await;
-    let bus = place.bus().await;
+    let mended = Place::shared("kafka", "").await;
+    mended.close(mended.bus().await).await;
+    let place = Place {
+        text: format!("{}dead_letter = 'no such/name'\n", mended.text),
+        ..mended.clone()
+    };
+    let bus = place.connect().await;
+    let error = bus.topics().ensure().await.unwrap_err();
+    assert_eq!(
+        error.topic(),
+        Some("no such/name"),
+        "it is found beforehand too"
+    );
     let handled = Handled::default();
-    let subscription = bus
-        .subscribe("s")
-        .state(handled.clone())
-        .on(refuse_zero)
-        .start()
-        .await
-        .unwrap();
+    let subscription = subscribe(&bus, handled.clone(), refuse_zero).await;
     publish(&bus, 3, 0..5).await;
     handled.wait_for(11).await;
     wait_for_error(&subscription).await;
@@ -88,14 +76,8 @@ async fn kafka_gives_the_event_back_at_the_stop_if_its_dead_letter_was_never_wri
     let report = bus.close("20s").await.unwrap();
     assert_eq!(report.unfinished(), 5);
 
-    let mended = place.with("dead_letter = 'no such/name'\n", "");
     let bus = mended.bus().await;
-    bus.subscribe("s")
-        .state(Handled::default())
-        .on(refuse_zero)
-        .start()
-        .await
-        .unwrap();
+    subscribe(&bus, Handled::default(), refuse_zero).await;
     let found = mended.dead_letters(&bus, 5).await;
     assert_eq!(
         header(found[0].headers(), "polybus-origin-topic"),

@@ -6,7 +6,7 @@ use polybus::{Bus, Payload, State};
 use polybus_test_support::KafkaServer;
 use tokio::time::timeout;
 
-use super::place::{Doubled, Handled, PATIENCE, Place, Work, publish};
+use super::place::{Doubled, Handled, PATIENCE, Place, Work, publish, subscribe};
 use super::poison::busy_for;
 
 async fn take_a_while(Payload(work): Payload<Work>, State(handled): State<Handled>) {
@@ -45,8 +45,7 @@ async fn partitions_that_are_handed_over_with_work_in_flight_double_nothing_and_
     let mut members = Vec::new();
     let mut published = 0;
     for bus in &buses {
-        let subscription = bus.subscribe("s").state(handled.clone()).on(take_a_while);
-        members.push(subscription.start().await.unwrap());
+        members.push(subscribe(bus, handled.clone(), take_a_while).await);
         let counts = || members.last().map_or(0, |member| member.counts().handled);
         published = publish_until(bus, published, || counts() >= 20).await;
     }

@@ -144,6 +144,56 @@ async fn a_replay_goes_elsewhere_also_to_another_transport() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replay_to_its_group_reaches_no_other_and_begins_its_attempts_anew() {
+    let failing = failing(&["a", "b"]);
+    let bus = test_bus(
+        "retry.delayed = { pauses = ['1m', '1h'], after_attempts = 1 }
+         [subscriptions.other]
+         group = 'others'",
+    )
+    .await;
+    start(&bus, &failing).await;
+    let other = bus.subscribe("other").on_any(async || {});
+    other.start().await.unwrap();
+    for id in ["a", "b"] {
+        publish(&bus, id).await;
+    }
+    bus.settle_within(Duration::from_secs(600)).await.unwrap();
+    assert_eq!(letters(&bus).await.len(), 2);
+    failing.lock().unwrap().remove("a");
+    let dlq = bus.bus().dead_letters("users.dlq");
+    let report = dlq.replay(Replay::to_its_group().limit(1)).await.unwrap();
+    assert_eq!((report.replayed, report.left), (1, 0));
+    let report = dlq.replay(Replay::to_its_group()).await.unwrap();
+    assert_eq!(report.replayed, 1, "it goes on where it was");
+    bus.settle_within(Duration::from_secs(600)).await.unwrap();
+    bus.handled("mailer").assert_len(1);
+    bus.handled("other").assert_len(2);
+    let all = letters(&bus).await;
+    assert_eq!(ids(&all), ["a", "b", "b"]);
+    let again = all[2].provenance();
+    assert_eq!((again.topic.as_str(), again.attempts), ("users", 2));
+    assert_eq!(
+        (again.position, again.replayed),
+        (all[1].provenance().position, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_go_to_its_group_alone_is_left_for_another_replay() {
+    let failing = failing(&["a"]);
+    let bus = with_letters(&failing).await;
+    failing.lock().unwrap().clear();
+    let dlq = bus.bus().dead_letters("users.dlq");
+    let report = dlq.replay(Replay::to_its_group()).await.unwrap();
+    assert_eq!((report.replayed, report.left), (0, 1));
+    let report = dlq.replay(Replay::to_origin()).await.unwrap();
+    assert_eq!(report.replayed, 1);
+    let elsewhere = dlq.replay(Replay::to_its_group().on("two")).await;
+    assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
 async fn purged_letters_are_gone_and_others_stay() {
     let bus = with_letters(&failing(&["a", "b", "c"])).await;
     let dlq = bus.bus().dead_letters("users.dlq");

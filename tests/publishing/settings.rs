@@ -82,7 +82,8 @@ fn the_defaults_are_those_of_the_docs() {
         (500, 1 << 20)
     );
     assert_eq!(publish.batch.max_wait, Duration::from_millis(1));
-    assert_eq!(publish.batch.max_concurrent_batches, 8);
+    assert_eq!(publish.batch.max_concurrent_batches, 16);
+    assert_eq!(publish.batch.max_concurrent_bytes, 2 << 20);
     assert_eq!(publish.batch.group_by, GroupBy::Topic);
     assert_eq!(publish.retry.max_attempts, 5);
     assert_eq!(config.publishing.max_queued_events, 100_000);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use polybus::testing::{DeadLetter, Fault, Progress};
 use polybus::{
-    Batch, Bus, Effect, Error, ErrorKind, Event, Payload, Result, State, Transaction, Verdict,
+    Batch, Bus, Effect, Error, ErrorKind, Event, Payload, Result, Start, State, Transaction,
+    Verdict,
 };
 
 use super::shop::{MailSent, OrderPlaced, StockReserved, bus, order, stock, stored};
@@ -316,6 +317,23 @@ async fn without_a_transaction_the_setting_alone_does_it() {
             .count(),
         1
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exactly_once_subscription_goes_back_while_it_runs() {
+    let bus = bus("").await;
+    let subscription = bus.subscribe("reserve").on(reserve).start().await.unwrap();
+    for number in 0..20 {
+        bus.publish(order(number)).await.unwrap();
+    }
+    bus.settle().await;
+    subscription.seek(Start::Beginning, "10s").await.unwrap();
+    bus.publish(order(20)).await.unwrap();
+    bus.settle().await;
+    let (_, stocks) = stored(&bus);
+    let orders: Vec<_> = stocks.iter().map(|it| it.order).collect();
+    let expected: Vec<_> = (0..20).chain(0..21).collect();
+    assert_eq!(orders, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use polybus::transport::{Admin, Settlement, Settler, Subscriber, Subscription, Transport};
-use polybus::{Bus, Config, ErrorKind, Payload, Result, Text, Topic, Transaction};
+use polybus::{Bus, Config, ErrorKind, Payload, Result, Start, Text, Topic, Transaction};
 use polybus_test_support::{KafkaServer, RedisServer, unique_name};
 use tokio::time::{Instant, timeout};
 
@@ -244,5 +244,30 @@ async fn events_take_effect_once_though_their_process_is_killed() {
         numbers(&bus, "kafka", &place.stock, expected.len()).await == expected,
         "lost or duplicated"
     );
+    bus.close("10s").await.unwrap().into_result().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exactly_once_subscription_on_kafka_goes_back_while_it_runs() {
+    const EVENTS: u32 = 20;
+    let settings = format!("transactional_id = \"{}\"", unique_name("shop"));
+    let place = Place::new("kafka", &kafka(KafkaServer::shared().await, &settings));
+    let bus = place.bus().await;
+    let subscription = bus.subscribe("reserve").on(reserve).start().await.unwrap();
+    for outcome in bus.publish_all((0..EVENTS).map(order)).await {
+        outcome.into_result().unwrap();
+    }
+    let handled = async |count: u32| {
+        let end = Instant::now() + PATIENCE;
+        while subscription.counts().handled < u64::from(count) {
+            assert!(Instant::now() < end, "{:?}", subscription.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    handled(EVENTS).await;
+    subscription.seek(Start::Beginning, "10s").await.unwrap();
+    handled(2 * EVENTS).await;
+    let expected: Vec<u32> = (0..EVENTS).flat_map(|number| [number; 4]).collect();
+    assert_eq!(numbers(&bus, "kafka", &place.stock).await, expected);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }

@@ -15,6 +15,9 @@ const PROGRESS_WITHIN: f64 = 30.0;
 /// For how long after a fault its duplicates may come: sessions end, and entries are taken over.
 const AFTER_MS: u64 = TAKEOVER_MS + 11_000;
 
+/// How many processes an event may end before it is put away.
+const DEATHS: usize = 5;
+
 /// What a process of the run never needs.
 const MOST_MEMORY: u64 = 512 << 20;
 const MOST_FILES: u64 = 256;
@@ -27,7 +30,8 @@ pub(crate) fn all(facts: &Facts) -> Vec<Check> {
         order(facts),
         overlaps(facts),
         duplicates(facts),
-        Check::not_judged("C6 transactions", "the producer uses none"),
+        once(facts),
+        copies(facts),
         liveness(facts),
         deaths(facts),
         bounds(facts),
@@ -46,26 +50,32 @@ fn lost(facts: &Facts) -> Check {
         .told
         .iter()
         .filter(|(_, told)| **told == Told::Accepted);
-    let mut wrong: Vec<_> = accepted
-        .filter(|(id, _)| !facts.first_effect.contains_key(*id) && !facts.dead.contains_key(*id))
-        .map(|(id, _)| match logged.contains(id) {
-            true => format!("{id}: lost in delivery"),
-            false => format!("{id}: lost in storage"),
-        })
+    let lost = accepted
+        .filter(|(id, _)| !facts.first_effect.contains_key(*id) && !facts.dead.contains_key(*id));
+    let (in_delivery, in_storage): (Vec<_>, Vec<_>) =
+        lost.map(|(id, _)| id).partition(|id| logged.contains(id));
+    let mut wrong: Vec<_> = in_delivery
+        .iter()
+        .map(|id| format!("{id}: lost in delivery"))
         .collect();
-    let lost = wrong.len();
-    for line in &facts.conductor {
-        if let Step::Malformed { value } = &line.step
-            && !facts.dead.contains_key(value)
-        {
-            wrong.push(format!("{value}: not put away"));
+    // What a server forgot that may forget is counted.
+    if !facts.setting.may_lose {
+        wrong.extend(in_storage.iter().map(|id| format!("{id}: lost in storage")));
+        for line in &facts.conductor {
+            if let Step::Malformed { value } = &line.step
+                && !facts.dead.contains_key(value)
+            {
+                wrong.push(format!("{value}: not put away"));
+            }
         }
     }
     let figures = format!(
-        "{} accepted, {} handled, {} put away, {lost} lost",
+        "{} accepted, {} handled, {} put away, {} lost in delivery, {} in storage",
         facts.count(Told::Accepted),
         facts.first_effect.len(),
         facts.dead.len(),
+        in_delivery.len(),
+        in_storage.len(),
     );
     Check::of("C1 nothing lost", figures, wrong)
 }
@@ -234,10 +244,11 @@ fn duplicates(facts: &Facts) -> Check {
     let total: usize = windows.iter().map(|window| window.duplicates).sum();
     let mut wrong = Vec::new();
     for window in &windows {
-        let bound = if Fault::is_clean(&window.fault) {
-            0
-        } else {
-            bound
+        let bound = match window.fault.as_str() {
+            fault if Fault::is_clean(fault) => 0,
+            // Process after process, until it is found out.
+            "deadly" => DEATHS * bound,
+            _ => bound,
         };
         if window.duplicates > bound {
             let (count, fault, begin) = (window.duplicates, &window.fault, window.begin);
@@ -249,6 +260,61 @@ fn duplicates(facts: &Facts) -> Check {
     let figures =
         format!("{total} duplicates; at most {bound} for a fault, none where all is clean");
     Check::of("C5 duplicates", figures, wrong)
+}
+
+/// C5: what was marked as handled is not handled again. A process that dies between the effect and
+/// the mark repeats the effect: that is the window which the documentation names.
+fn once(facts: &Facts) -> Check {
+    const NAME: &str = "C5 handled once";
+    if !facts.setting.idempotency || facts.setting.may_lose {
+        return Check::not_judged(NAME, "nothing keeps which events were handled");
+    }
+    let mut wrong = Vec::new();
+    for (life, lines) in &facts.lives {
+        for line in lines {
+            if let Step::Start { id, .. } = &line.step
+                && facts
+                    .marked
+                    .get(id)
+                    .is_some_and(|marked| *marked < line.time)
+            {
+                wrong.push(format!("{id} in {life}, though it was marked before"));
+            }
+        }
+    }
+    let again = facts.effects.len() - facts.first_effect.len();
+    let figures = format!(
+        "{} marked, {again} effects before a mark",
+        facts.marked.len()
+    );
+    Check::of(NAME, figures, wrong)
+}
+
+/// C6: what comes of each event is stored once, with its acknowledgement.
+fn copies(facts: &Facts) -> Check {
+    const NAME: &str = "C6 transactions";
+    let Some(copies) = &facts.setting.copies else {
+        return Check::not_judged(NAME, "the handlers publish nothing");
+    };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for copy in copies {
+        let id = copy.id.as_deref().unwrap_or(&copy.value);
+        *counts.entry(id).or_default() += 1;
+    }
+    let ids = facts.setting.log.iter().filter_map(|it| it.id.as_deref());
+    let missing = ids.filter(|id| !counts.contains_key(id) && !facts.dead.contains_key(*id));
+    let mut wrong: Vec<_> = missing
+        .map(|id| format!("{id}: nothing came of it"))
+        .collect();
+    for (id, count) in &counts {
+        if *count > 1 {
+            wrong.push(format!("{id}: {count} copies"));
+        }
+        if facts.dead.contains_key(*id) {
+            wrong.push(format!("{id}: a copy, and put away"));
+        }
+    }
+    Check::of(NAME, format!("{} copies", copies.len()), wrong)
 }
 
 /// C7: events flow again after each fault, and all are handled in the end.
@@ -276,12 +342,27 @@ fn liveness(facts: &Facts) -> Check {
 
 /// No process ends by itself, and each ends in good order when it is asked to.
 fn deaths(facts: &Facts) -> Check {
-    let deaths = facts.conductor.iter().filter_map(|line| match &line.step {
-        Step::Died { role, status } => Some(format!("{role}: {status}")),
-        _ => None,
-    });
-    let deaths: Vec<_> = deaths.collect();
-    let figures = format!("{} processes ended unasked or in disorder", deaths.len());
+    let lines = facts.lives.iter().flat_map(|(_, lines)| lines);
+    let mut aborts = lines
+        .filter(|it| matches!(it.step, Step::Abort { .. }))
+        .count();
+    let ended_by_events = aborts;
+    let mut deaths = Vec::new();
+    for line in &facts.conductor {
+        let Step::Died { role, status } = &line.step else {
+            continue;
+        };
+        // An event that ends its process, and the nemesis may end that before it is seen.
+        if role.starts_with("consumer") && status.contains("SIGABRT") && aborts > 0 {
+            aborts -= 1;
+        } else {
+            deaths.push(format!("{role}: {status}"));
+        }
+    }
+    let figures = format!(
+        "{} processes ended unasked or in disorder, {ended_by_events} by an event",
+        deaths.len()
+    );
     Check::of("C7 no process gives up", figures, deaths)
 }
 

@@ -26,6 +26,9 @@ fn run(kind: Kind, count: u64) -> Facts {
             consumers: 1,
             rate: 1.0,
             mutant: None,
+            may_lose: false,
+            idempotency: true,
+            copies: None,
             log: (0..count).map(record).collect(),
             dead: Vec::new(),
         },
@@ -37,6 +40,7 @@ fn run(kind: Kind, count: u64) -> Facts {
         effects,
         dead: HashMap::new(),
         lives: Vec::new(),
+        marked: HashMap::new(),
         conductor: vec![line(0, window("none")), line(5_000, heal("none"))],
     }
 }
@@ -219,4 +223,69 @@ fn a_run_that_does_not_go_on_is_found() {
             "not everything was settled in the end",
         ],
     );
+}
+
+#[test]
+fn what_a_forgetful_server_loses_is_counted_and_no_fault() {
+    let mut facts = run(Kind::Redis, 3);
+    facts.setting.may_lose = true;
+    facts.first_effect.remove("k0/1-1");
+    check(&lost(&facts), &["k0/1-1: lost in delivery"]);
+    facts.setting.log.remove(1);
+    check(&lost(&facts), &[]);
+    assert!(lost(&facts).figures.ends_with("1 in storage"));
+}
+
+#[test]
+fn what_is_marked_is_not_handled_again() {
+    let mut facts = run(Kind::Redis, 1);
+    let start = |time| {
+        let id = "k0/1-0".to_owned();
+        line(time, Step::Start { id, attempt: 1 })
+    };
+    facts.lives = vec![("one".to_owned(), vec![start(990), start(1_000)])];
+    facts.marked.insert("k0/1-0".to_owned(), 1_000);
+    check(&once(&facts), &[]);
+    facts.lives.push(("two".to_owned(), vec![start(1_001)]));
+    check(
+        &once(&facts),
+        &["k0/1-0 in two, though it was marked before"],
+    );
+    facts.setting.idempotency = false;
+    assert_eq!(once(&facts).held, Held::NotJudged);
+}
+
+#[test]
+fn one_copy_comes_of_each_event() {
+    let mut facts = run(Kind::Kafka, 3);
+    assert_eq!(copies(&facts).held, Held::NotJudged);
+    facts.setting.copies = Some(facts.setting.log.clone());
+    check(&copies(&facts), &[]);
+    let all = facts.setting.copies.as_mut().unwrap();
+    all[1] = all[0].clone();
+    facts.dead.insert("k0/1-2".to_owned(), 1);
+    check(
+        &copies(&facts),
+        &[
+            "k0/1-1: nothing came of it",
+            "k0/1-0: 2 copies",
+            "k0/1-2: a copy, and put away",
+        ],
+    );
+}
+
+#[test]
+fn a_process_that_an_event_ends_gave_not_up() {
+    let mut facts = run(Kind::Redis, 1);
+    let died = |status: &str| Step::Died {
+        role: "consumer-1".to_owned(),
+        status: status.to_owned(),
+    };
+    facts.conductor.push(line(1, died("signal: 6 (SIGABRT)")));
+    let id = "k0/1-0".to_owned();
+    let abort = vec![line(1, Step::Abort { id })];
+    facts.lives = vec![("consumer-1-1".to_owned(), abort)];
+    check(&deaths(&facts), &[]);
+    facts.conductor.push(line(2, died("signal: 6 (SIGABRT)")));
+    check(&deaths(&facts), &["consumer-1: signal: 6 (SIGABRT)"]);
 }

@@ -78,6 +78,11 @@ impl Role {
         self.task.poison = true;
     }
 
+    /// Lets its next life, or no later one, publish an event that ends every process that handles it.
+    pub(crate) fn set_deadly(&mut self, deadly: bool) {
+        self.task.deadly = deadly;
+    }
+
     /// Ends it by SIGKILL.
     pub(crate) async fn kill(&mut self) -> Result<(), Failure> {
         if let Some(mut child) = self.child.take() {

@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) const GROUP: &str = "torture";
 
+/// Where what comes of the events goes.
+pub(crate) const COPIES: &str = "torture-copies";
+
 /// The stage of a run, as the nemesis sees it.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -62,20 +65,27 @@ fn prepare(directory: &Path) -> Result<(), Failure> {
 
 impl Stage {
     async fn set(options: &Options) -> Result<Self, Failure> {
-        let server = Server::start(options.kind, options.partitions).await?;
+        let server = Server::start(options).await?;
         let topic = "torture-events".to_owned();
         server.create_topic(&topic).await?;
+        let copies = options.copies.then(|| COPIES.to_owned());
+        if let Some(copies) = &copies {
+            server.create_topic(copies).await?;
+        }
         let task = Task {
             directory: options.directory.clone(),
             kind: options.kind,
-            address: server.proxy.address().to_string(),
+            address: server.address(),
             direct: server.direct(),
             topic: topic.clone(),
+            store: server.store(),
+            copies,
             slot: 0,
             life: 0,
             keys: options.keys,
             rate: options.rate,
             poison: false,
+            deadly: false,
             crash: None,
             mutant: options.mutant,
         };
@@ -187,6 +197,15 @@ impl Stage {
         self.stop_producer().await?;
         self.producer.set_poison();
         self.producer.start(None)
+    }
+
+    /// Lets the producer make one event that ends every process that handles it.
+    pub(crate) async fn deadly(&mut self) -> Result<(), Failure> {
+        self.stop_producer().await?;
+        self.producer.set_deadly(true);
+        self.producer.start(None)?;
+        self.producer.set_deadly(false);
+        Ok(())
     }
 
     /// Waits until everything is handled, then ends everything in good order.

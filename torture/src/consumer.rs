@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use polybus::{BoxError, Context, RawEvent, State};
+use polybus::{BoxError, Bus, Context, Event, RawEvent, State, Transaction};
 use tokio::time::sleep;
 
 use crate::Failure;
 use crate::children::end_with_parent;
 use crate::journal::{Journal, Step};
-use crate::task::{CrashPoint, Task};
+use crate::task::{CrashPoint, Mutant, Task};
 
 /// How long the work on an event takes.
 const WORK: Duration = Duration::from_millis(2);
@@ -27,6 +27,8 @@ const CRASH_AT: u32 = 50;
 struct Worker {
     journal: Arc<Journal>,
     crash: Arc<Crash>,
+    /// Where a mutant publishes, beside the transaction.
+    beside: Option<Bus>,
 }
 
 /// Ends the process at a point of its work.
@@ -76,6 +78,7 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
     let worker = Worker {
         journal: Arc::new(Journal::open(&task.directory, &task.journal("consumer"))?),
         crash: Arc::new(Crash::new(task.crash)),
+        beside: None,
     };
     // Heard from the first moment on: unheard, the signal would end the process in disorder.
     let mut shutdown = pin!(polybus::shutdown_signal());
@@ -91,7 +94,7 @@ pub(crate) async fn run(task: Task) -> Result<(), Failure> {
 }
 
 /// Tries until the server is there.
-async fn connect(task: &Task, worker: &Worker) -> polybus::Bus {
+async fn connect(task: &Task, worker: &Worker) -> Bus {
     loop {
         match begin(task, worker).await {
             Ok(bus) => return bus,
@@ -101,11 +104,44 @@ async fn connect(task: &Task, worker: &Worker) -> polybus::Bus {
     }
 }
 
-async fn begin(task: &Task, worker: &Worker) -> polybus::Result<polybus::Bus> {
+async fn begin(task: &Task, worker: &Worker) -> polybus::Result<Bus> {
     let bus = task.bus().await?;
-    let subscription = bus.subscribe("torture").state(worker.clone());
-    subscription.on_any(handle).start().await?;
+    let mut worker = worker.clone();
+    if task.mutant == Some(Mutant::CopyOutside) {
+        worker.beside = Some(bus.clone());
+    }
+    let subscription = bus.subscribe("torture").state(worker);
+    match task.copies {
+        None => subscription.on_any(handle),
+        // Not what comes of them.
+        Some(_) => subscription.on_pattern("torture.*", copy),
+    }
+    .start()
+    .await?;
     Ok(bus)
+}
+
+/// Handles an event, and publishes a copy of it in one step with its acknowledgement.
+async fn copy(
+    raw: RawEvent,
+    context: Context,
+    state: State<Worker>,
+    tx: Transaction,
+) -> Result<(), BoxError> {
+    let event = raw.0.clone();
+    let beside = state.0.beside.clone();
+    handle(raw, context, state).await?;
+    let copy = Event::builder("copy.event")
+        .source("torture")
+        .id(event.id());
+    let copy = copy
+        .key(event.key().unwrap_or_default())
+        .data(event.id().to_owned());
+    match beside {
+        None => tx.publish(copy.build()?).await?,
+        Some(bus) => drop(bus.publish(copy.build()?).await?),
+    }
+    Ok(())
 }
 
 async fn handle(
@@ -125,6 +161,10 @@ async fn handle(
         Some("error") => return Err("as the event says".into()),
         Some("panic") => panic!("as the event says"),
         Some("hang") => std::future::pending().await,
+        Some("abort") => {
+            worker.journal.note(Step::Abort { id: id.to_owned() });
+            std::process::abort();
+        }
         _ => {}
     }
     worker.journal.note(Step::Effect { id: id.to_owned() });

@@ -43,6 +43,10 @@ pub(crate) enum Step {
     Effect { id: String },
     /// It has ended, however.
     End { id: String },
+    /// The process ends itself, as the event says.
+    Abort { id: String },
+    /// An event is marked as handled, and the store has said so.
+    Marked { id: String },
     /// A settlement is given to the transport, and was taken.
     Ack { id: String },
     /// The process is ready.

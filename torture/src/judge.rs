@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::checks;
-use crate::conductor::GROUP;
+use crate::conductor::{COPIES, GROUP};
 use crate::journal::{self, Line, Step, Told};
 use crate::options::Options;
 use crate::plot;
@@ -23,9 +23,14 @@ pub(crate) struct Setting {
     pub(crate) consumers: usize,
     pub(crate) rate: f64,
     pub(crate) mutant: Option<String>,
+    /// The server may lose what it answered for.
+    pub(crate) may_lose: bool,
+    pub(crate) idempotency: bool,
     /// The server's log, and its dead letters, read past the bus.
     pub(crate) log: Vec<Record>,
     pub(crate) dead: Vec<Record>,
+    /// What came of the events, where handlers publish it.
+    pub(crate) copies: Option<Vec<Record>>,
 }
 
 /// All that is known of a run.
@@ -40,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) dead: HashMap<String, u64>,
     /// Each life of a consumer.
     pub(crate) lives: Vec<(String, Vec<Line>)>,
+    /// When each event was first marked as handled.
+    pub(crate) marked: HashMap<String, u64>,
     pub(crate) conductor: Vec<Line>,
 }
 
@@ -55,6 +62,12 @@ pub(crate) async fn judge(
         consumers: options.consumers,
         rate: options.rate,
         mutant: options.mutant.map(crate::task::Mutant::name),
+        may_lose: options.may_lose(),
+        idempotency: options.idempotency,
+        copies: match options.copies {
+            true => Some(server.read(COPIES).await?),
+            false => None,
+        },
         log: server.read(topic).await?,
         dead: server.read(&format!("{topic}.dlq")).await?,
     };
@@ -126,6 +139,15 @@ impl Facts {
             let name = record.id.as_ref().unwrap_or(&record.value);
             dead.entry(name.clone()).or_insert(record.time);
         }
+        let mut marked = HashMap::new();
+        for (_, lines) in journal::read(directory, "settled-")? {
+            for line in lines {
+                if let Step::Marked { id } = line.step {
+                    let first = marked.entry(id).or_insert(line.time);
+                    *first = line.time.min(*first);
+                }
+            }
+        }
         let conductor = journal::read(directory, "conductor")?;
         Ok(Self {
             setting,
@@ -134,6 +156,7 @@ impl Facts {
             first_effect,
             dead,
             lives,
+            marked,
             conductor: conductor.into_iter().flat_map(|(_, lines)| lines).collect(),
         })
     }

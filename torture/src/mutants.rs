@@ -7,7 +7,7 @@ use crate::report::Held;
 use crate::task::Mutant;
 
 /// A mutant, and the run that finds it out.
-const RUNS: [(Mutant, &str, &str); 13] = [
+const RUNS: [(Mutant, &str, &str); 16] = [
     (Mutant::CommitBeforeProcessing, "redis", "kill"),
     (Mutant::CommitHighestSeen, "kafka", "kill"),
     (Mutant::AckBeforeDeadLetter, "redis", "poison,rolling"),
@@ -21,6 +21,9 @@ const RUNS: [(Mutant, &str, &str); 13] = [
     (Mutant::LostWakeUp, "redis", "none"),
     (Mutant::DropSome, "redis", "none"),
     (Mutant::ForgetAck, "redis", "none"),
+    (Mutant::MarkBeforeSuccess, "redis", "kill"),
+    (Mutant::ForgetMarks, "redis", "crash-before-ack"),
+    (Mutant::CopyOutside, "kafka", "rebalance"),
 ];
 
 /// Whether every mutant is found out. `words` names some of them, by commas; default: all.
@@ -56,6 +59,11 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
             "--directory",
             &directory,
         ])?;
+        match mutant {
+            Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
+            Mutant::CopyOutside => options.copies = true,
+            _ => {}
+        }
         options.drain_within = std::time::Duration::from_secs(30);
         let verdict = conductor::run(&options).await?;
         let broken = verdict.checks.iter().filter(|check| check.held == Held::No);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use polybus_test_support::{Request, Strike, Then};
+use polybus_test_support::{Request, Strike, TcpProxy, Then};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -36,11 +36,15 @@ pub(crate) enum Fault {
     Rebalance,
     Rolling,
     Poison,
+    /// An event that ends every process that handles it.
+    Deadly,
     Malformed,
     OutOfMemory,
+    /// The server forgets everything.
+    Wipe,
 }
 
-const NAMES: [(&str, Fault); 25] = [
+const NAMES: [(&str, Fault); 27] = [
     ("kill", Fault::Kill),
     ("term", Fault::Term),
     ("stop", Fault::Stop),
@@ -67,8 +71,10 @@ const NAMES: [(&str, Fault); 25] = [
     ("rebalance", Fault::Rebalance),
     ("rolling", Fault::Rolling),
     ("poison", Fault::Poison),
+    ("deadly", Fault::Deadly),
     ("malformed", Fault::Malformed),
     ("oom", Fault::OutOfMemory),
+    ("wipe", Fault::Wipe),
 ];
 
 /// How long the network holds each piece back.
@@ -89,11 +95,23 @@ impl Fault {
         found.map_or("none", |(name, _)| name)
     }
 
-    /// Those that a kind of server can suffer.
+    /// Those that a kind of server can suffer, but for those that make it lose what it has.
     pub(crate) fn all(kind: Kind) -> Vec<Self> {
         let faults = NAMES.iter().map(|(_, fault)| *fault);
-        let possible = |fault: &Self| kind == Kind::Redis || *fault != Self::OutOfMemory;
+        let possible = |fault: &Self| match fault {
+            Self::OutOfMemory => kind == Kind::Redis,
+            fault => *fault != Self::Wipe,
+        };
         faults.filter(possible).collect()
+    }
+
+    /// Whether it breaks the network.
+    pub(crate) fn needs_proxy(self) -> bool {
+        use Fault::{BreakReply, Cut, HalfOpen, Latency, LostReply, LostRequest, Reset};
+        matches!(
+            self,
+            Cut | HalfOpen | Latency | Reset | BreakReply | LostReply | LostRequest
+        )
     }
 
     /// Whether it may not lead to a duplicate.
@@ -152,6 +170,8 @@ async fn strike(
     random: &mut fastrand::Rng,
 ) -> Result<(), Failure> {
     let victim = random.usize(..stage.consumers.len());
+    // One node of several: leader of some partitions, and of some groups.
+    let node = random.usize(..stage.server.nodes());
     let consumer = &mut stage.consumers[victim];
     match fault {
         Fault::None => {}
@@ -176,16 +196,18 @@ async fn strike(
             stage.producer_down = true;
         }
         Fault::Crash(point) => crash(stage, victim, point, over).await?,
-        Fault::BrokerKill => stage.server.take_down(Down::Killed).await?,
-        Fault::BrokerStop => stage.server.take_down(Down::Stopped).await?,
-        Fault::BrokerPause => stage.server.take_down(Down::Paused).await?,
-        Fault::Cut => stage.server.proxy.cut(),
-        Fault::HalfOpen => stage.server.proxy.half_open(),
-        Fault::Latency => stage.server.proxy.delay(LATENCY),
-        Fault::OutOfMemory => stage.server.take_down(Down::Starved).await?,
+        Fault::BrokerKill => stage.server.take_down(Down::Killed, node).await?,
+        Fault::BrokerStop => stage.server.take_down(Down::Stopped, node).await?,
+        Fault::BrokerPause => stage.server.take_down(Down::Paused, node).await?,
+        Fault::Cut => stage.server.proxies.iter().for_each(TcpProxy::cut),
+        Fault::HalfOpen => stage.server.proxies[node].half_open(),
+        Fault::Latency => stage.server.proxies.iter().for_each(|it| it.delay(LATENCY)),
+        Fault::OutOfMemory => stage.server.take_down(Down::Starved, node).await?,
+        Fault::Wipe => stage.server.wipe().await?,
         Fault::Poison => stage.poison().await?,
+        Fault::Deadly => stage.deadly().await?,
         Fault::Reset | Fault::BreakReply | Fault::LostReply | Fault::LostRequest => {
-            again(stage, fault, over).await?;
+            again(stage, fault, node, over).await?;
         }
         Fault::Rebalance => rebalance(stage, over, random).await?,
         Fault::Rolling => rolling(stage).await?,
@@ -196,7 +218,7 @@ async fn strike(
 
 /// Ends everything that a window may have left broken.
 async fn heal(stage: &mut Stage) -> Result<(), Failure> {
-    stage.server.proxy.mend();
+    stage.server.proxies.iter().for_each(TcpProxy::mend);
     for victim in std::mem::take(&mut stage.halted) {
         stage.consumers[victim].signal(Signal::CONT);
     }
@@ -226,7 +248,7 @@ async fn crash(
 }
 
 /// Breaks the network again and again at a point of a conversation.
-async fn again(stage: &mut Stage, fault: Fault, over: Instant) -> Result<(), Failure> {
+async fn again(stage: &mut Stage, fault: Fault, node: usize, over: Instant) -> Result<(), Failure> {
     let request = match stage.kind {
         Kind::Kafka => Request::Kafka(0),
         Kind::Redis => Request::Containing(b"XADD"),
@@ -237,12 +259,12 @@ async fn again(stage: &mut Stage, fault: Fault, over: Instant) -> Result<(), Fai
             Fault::LostRequest => Strike::LoseRequest,
             Fault::BreakReply => Strike::BreakReply(6),
             _ => {
-                stage.server.proxy.reset();
+                stage.server.proxies[node].reset();
                 stage.watch_until(Instant::now() + BETWEEN).await?;
                 continue;
             }
         };
-        let struck = stage.server.proxy.strike(request, strike, Then::GoOn);
+        let struck = stage.server.proxies[node].strike(request, strike, Then::GoOn);
         // Nothing may be published just now.
         let _ = timeout(BETWEEN, struck.happened()).await;
         stage.watch_until(Instant::now() + BETWEEN).await?;

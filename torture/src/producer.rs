@@ -65,6 +65,7 @@ async fn publish(bus: &Bus, task: &Task, key: usize, pace: Duration, journal: &J
     for number in 0.. {
         ticks.tick().await;
         let poison = match (task.poison, (number * task.keys + key) % POISON_EVERY) {
+            _ if task.deadly && key == 0 && number == 0 => "!abort",
             (true, 0) => ["!error", "!panic", "!hang"][number % 3],
             _ => "",
         };

@@ -1,11 +1,12 @@
 //! The server of a run, the proxy in front of it, and what is read of it past the bus.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use polybus_test_support::{KafkaServer, RedisServer, TcpProxy};
+use polybus_test_support::{KafkaServer, RedisOptions, RedisSentinels, RedisServer, TcpProxy};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -13,21 +14,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::journal::Step;
-use crate::task::Kind;
+use crate::options::Options;
+use crate::task::{Durability, Kind};
 
 /// How long a question to the server may take.
 const ASK: Duration = Duration::from_secs(10);
 
+/// How long a transaction may stay open: its own timeout, and the pause between two looks of a broker.
+const DECIDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is not decided yet is read too.
+const UNCOMMITTED: &str = "read_uncommitted";
+
 /// How many entries of a stream are read at once.
 const PAGE: usize = 5_000;
 
-/// A server, and the proxy through which all processes reach it.
+/// A server, of one node or several, and the proxy in front of each through which all processes reach
+/// it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) proxy: TcpProxy,
+    pub(crate) proxies: Vec<TcpProxy>,
     backend: Backend,
+    /// Keeps which events were handled, where they are to be handled once.
+    store: Option<RedisServer>,
+    idempotency: bool,
     partitions: u32,
-    down: Option<Down>,
+    /// How it is broken, and which node.
+    down: Option<(Down, usize)>,
 }
 
 /// How a server is broken.
@@ -41,8 +54,9 @@ pub(crate) enum Down {
 
 #[derive(Debug)]
 enum Backend {
-    Kafka(KafkaServer),
+    Kafka(Vec<KafkaServer>),
     Redis(RedisServer),
+    Sentinels(RedisSentinels),
 }
 
 /// A record of the log.
@@ -59,71 +73,138 @@ pub(crate) struct Record {
 }
 
 impl Server {
-    pub(crate) async fn start(kind: Kind, partitions: u32) -> Result<Self, Failure> {
-        let proxy = TcpProxy::start().await?;
-        let backend = match kind {
-            Kind::Kafka => Backend::Kafka(KafkaServer::start_behind(&proxy).await?),
+    pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
+        let mut store = None;
+        let (backend, proxies) = match options.kind {
+            Kind::Kafka => {
+                if options.idempotency {
+                    store = Some(RedisServer::start().await?);
+                }
+                let nodes = start_kafka(options.brokers).await?;
+                let (nodes, proxies) = nodes.into_iter().unzip();
+                (Backend::Kafka(nodes), proxies)
+            }
+            Kind::Redis if options.sentinels => (
+                Backend::Sentinels(RedisSentinels::start().await?),
+                Vec::new(),
+            ),
             Kind::Redis => {
-                let server = RedisServer::start().await?;
-                proxy.set_server(server.url());
-                Backend::Redis(server)
+                let server = start_redis(options.durability).await?;
+                let proxy = TcpProxy::in_front_of(server.url()).await?;
+                (Backend::Redis(server), vec![proxy])
             }
         };
         Ok(Self {
-            proxy,
+            proxies,
             backend,
-            partitions,
+            store,
+            idempotency: options.idempotency,
+            partitions: options.partitions,
             down: None,
         })
     }
 
-    /// Where it is past the proxy, as `host:port`.
+    /// How many nodes it has.
+    pub(crate) fn nodes(&self) -> usize {
+        self.proxies.len().max(1)
+    }
+
+    /// Where processes reach it: `host:port`, or the URLs of sentinels, by commas.
+    pub(crate) fn address(&self) -> String {
+        if let Backend::Sentinels(servers) = &self.backend {
+            return servers.urls().join(",");
+        }
+        let addresses = self.proxies.iter().map(|it| it.address().to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
+    /// Where it is kept which events were handled, if they are to be handled once.
+    pub(crate) fn store(&self) -> Option<String> {
+        let store = match &self.store {
+            Some(store) => store.url().to_owned(),
+            None => format!("redis://{}", self.address()),
+        };
+        self.idempotency.then_some(store)
+    }
+
+    /// Lets the server forget everything (Redis).
+    pub(crate) async fn wipe(&self) -> Result<(), Failure> {
+        if let Some(server) = self.redis().await? {
+            let mut connection = connect(server).await?;
+            redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Where it is past the proxies: `host:port`, by commas.
     pub(crate) fn direct(&self) -> String {
         match &self.backend {
-            Backend::Kafka(server) => server.brokers().to_owned(),
+            Backend::Kafka(nodes) => {
+                let brokers = nodes.iter().map(KafkaServer::brokers);
+                brokers.collect::<Vec<_>>().join(",")
+            }
             Backend::Redis(server) => server.url().trim_start_matches("redis://").to_owned(),
+            // Of two, whichever is the primary: nobody asks.
+            Backend::Sentinels(_) => String::new(),
+        }
+    }
+
+    /// The Redis that takes writes, if it is Redis.
+    async fn redis(&self) -> Result<Option<&RedisServer>, Failure> {
+        match &self.backend {
+            Backend::Kafka(_) => Ok(None),
+            Backend::Redis(server) => Ok(Some(server)),
+            Backend::Sentinels(servers) => primary(servers).await.map(Some),
         }
     }
 
     pub(crate) async fn create_topic(&self, topic: &str) -> Result<(), Failure> {
-        if let Backend::Kafka(server) = &self.backend {
-            server.create_topic(topic, self.partitions).await?;
+        if let Backend::Kafka(nodes) = &self.backend {
+            nodes[0].create_topic(topic, self.partitions).await?;
         }
         Ok(())
     }
 
-    /// Breaks the server until it is [restored](Self::restore).
-    pub(crate) async fn take_down(&mut self, down: Down) -> Result<(), Failure> {
-        self.down = Some(down);
-        match (&self.backend, down) {
-            (Backend::Kafka(server), Down::Killed) => server.kill().await?,
-            (Backend::Redis(server), Down::Killed) => server.kill().await?,
-            (Backend::Kafka(server), Down::Stopped) => server.stop().await?,
-            (Backend::Redis(server), Down::Stopped) => server.stop().await?,
-            (Backend::Kafka(server), Down::Paused) => server.pause().await?,
-            (Backend::Redis(server), Down::Paused) => server.pause().await?,
-            (_, Down::Starved) => self.starve(true).await?,
+    /// Breaks a node until it is [restored](Self::restore); of two Redis, the one that takes writes.
+    pub(crate) async fn take_down(&mut self, down: Down, node: usize) -> Result<(), Failure> {
+        let node = match &self.backend {
+            Backend::Sentinels(servers) => {
+                usize::from(!std::ptr::eq(primary(servers).await?, servers.primary()))
+            }
+            _ => node,
+        };
+        self.down = Some((down, node));
+        match down {
+            Down::Killed => self.node(node).kill().await,
+            Down::Stopped => self.node(node).stop().await,
+            Down::Paused => self.node(node).pause().await,
+            Down::Starved => self.starve(true).await,
         }
-        Ok(())
     }
 
-    /// Lets the server serve again, if it was broken.
+    /// Lets the node serve again, if one was broken.
     pub(crate) async fn restore(&mut self) -> Result<(), Failure> {
-        match (&self.backend, self.down.take()) {
-            (_, None) => {}
-            (_, Some(Down::Starved)) => self.starve(false).await?,
-            (Backend::Kafka(server), Some(Down::Paused)) => server.resume().await?,
-            (Backend::Redis(server), Some(Down::Paused)) => server.resume().await?,
-            (Backend::Kafka(server), Some(_)) => server.restart().await?,
-            (Backend::Redis(server), Some(_)) => server.restart().await?,
+        match self.down.take() {
+            None => Ok(()),
+            Some((Down::Starved, _)) => self.starve(false).await,
+            Some((Down::Paused, node)) => self.node(node).resume().await,
+            Some((Down::Killed | Down::Stopped, node)) => self.node(node).restart().await,
         }
-        Ok(())
+    }
+
+    fn node(&self, node: usize) -> Node<'_> {
+        match &self.backend {
+            Backend::Kafka(nodes) => Node::Kafka(&nodes[node]),
+            Backend::Redis(server) => Node::Redis(server),
+            Backend::Sentinels(servers) if node == 0 => Node::Redis(servers.primary()),
+            Backend::Sentinels(servers) => Node::Redis(servers.replica()),
+        }
     }
 
     /// Lets the server have no memory left for events, or as much as it wants (Redis).
     async fn starve(&self, starve: bool) -> Result<(), Failure> {
         let memory = if starve { "1mb" } else { "0" };
-        if let Backend::Redis(server) = &self.backend {
+        if let Some(server) = self.redis().await? {
             let mut connection = connect(server).await?;
             redis::cmd("CONFIG")
                 .arg(&["SET", "maxmemory", memory])
@@ -135,52 +216,123 @@ impl Server {
 
     /// Writes a record that is no event.
     pub(crate) async fn write_malformed(&self, topic: &str, value: &str) -> Result<(), Failure> {
-        match &self.backend {
-            Backend::Redis(server) => {
-                let mut connection = connect(server).await?;
-                redis::cmd("XADD")
-                    .arg(&[topic, "*", "ce", "{", "data", value])
-                    .exec_async(&mut connection)
-                    .await?;
-            }
-            Backend::Kafka(server) => {
-                let (brokers, topic, value) = (
-                    server.brokers().to_owned(),
-                    topic.to_owned(),
-                    value.to_owned(),
-                );
-                blocking(move || write_bare(&brokers, &topic, &value)).await?;
-            }
+        if let Some(server) = self.redis().await? {
+            let mut connection = connect(server).await?;
+            let entry = [topic, "*", "ce", "{", "data", value];
+            redis::cmd("XADD")
+                .arg(&entry)
+                .exec_async(&mut connection)
+                .await?;
+            return Ok(());
         }
-        Ok(())
+        let (brokers, topic, value) = (self.direct(), topic.to_owned(), value.to_owned());
+        blocking(move || write_bare(&brokers, &topic, &value)).await
     }
 
     /// What the group is done with.
     pub(crate) async fn settled(&self, topic: &str, group: &str) -> Result<Step, Failure> {
-        match &self.backend {
-            Backend::Redis(server) => acknowledged(server, topic, group).await,
-            Backend::Kafka(server) => {
-                let (brokers, topic, group) = (
-                    server.brokers().to_owned(),
-                    topic.to_owned(),
-                    group.to_owned(),
-                );
-                let partitions = self.partitions;
-                blocking(move || committed(&brokers, &topic, &group, partitions)).await
-            }
+        if let Some(server) = self.redis().await? {
+            return acknowledged(server, topic, group).await;
         }
+        let (brokers, topic, group) = (self.direct(), topic.to_owned(), group.to_owned());
+        let partitions = self.partitions;
+        blocking(move || committed(&brokers, &topic, &group, partitions)).await
     }
 
     /// Every record of a topic, in order; none of one that does not exist.
     pub(crate) async fn read(&self, topic: &str) -> Result<Vec<Record>, Failure> {
-        match &self.backend {
-            Backend::Redis(server) => read_stream(server, topic).await,
-            Backend::Kafka(server) => {
-                let (brokers, topic) = (server.brokers().to_owned(), topic.to_owned());
-                blocking(move || read_topic(&brokers, &topic)).await
-            }
+        if let Some(server) = self.redis().await? {
+            return read_stream(server, topic).await;
+        }
+        let (brokers, topic) = (self.direct(), topic.to_owned());
+        blocking(move || read_topic(&brokers, &topic)).await
+    }
+}
+
+/// A node of a server.
+enum Node<'a> {
+    Kafka(&'a KafkaServer),
+    Redis(&'a RedisServer),
+}
+
+impl Node<'_> {
+    async fn kill(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.kill().await?),
+            Self::Redis(server) => Ok(server.kill().await?),
         }
     }
+
+    async fn stop(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.stop().await?),
+            Self::Redis(server) => Ok(server.stop().await?),
+        }
+    }
+
+    async fn pause(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.pause().await?),
+            Self::Redis(server) => Ok(server.pause().await?),
+        }
+    }
+
+    async fn resume(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.resume().await?),
+            Self::Redis(server) => Ok(server.resume().await?),
+        }
+    }
+
+    async fn restart(&self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(server) => Ok(server.restart().await?),
+            Self::Redis(server) => Ok(server.restart().await?),
+        }
+    }
+}
+
+/// The one of two that the sentinels say takes writes.
+async fn primary(servers: &RedisSentinels) -> Result<&RedisServer, Failure> {
+    let mut last = Failure::from("there is no sentinel");
+    for url in servers.urls() {
+        match primary_by(&url).await {
+            Ok(port) => {
+                let is = |it: &&RedisServer| it.url().ends_with(&format!(":{port}"));
+                let found = [servers.primary(), servers.replica()].into_iter().find(is);
+                return found.ok_or_else(|| "the sentinels tell of a stranger".into());
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn primary_by(sentinel: &str) -> Result<u16, Failure> {
+    let mut connection = connect_to(sentinel).await?;
+    let (_, port): (String, u16) = redis::cmd("SENTINEL")
+        .arg(&["get-master-addr-by-name", RedisSentinels::MASTER])
+        .query_async(&mut connection)
+        .await?;
+    Ok(port)
+}
+
+async fn start_kafka(nodes: usize) -> Result<Vec<(KafkaServer, TcpProxy)>, Failure> {
+    if nodes > 1 {
+        return Ok(KafkaServer::start_cluster().await?);
+    }
+    let proxy = TcpProxy::start().await?;
+    Ok(vec![(KafkaServer::start_behind(&proxy).await?, proxy)])
+}
+
+async fn start_redis(durability: Durability) -> Result<RedisServer, Failure> {
+    let options = RedisOptions::new();
+    let options = match durability {
+        Durability::Always => options,
+        Durability::Everysec => options.line("appendfsync everysec"),
+        Durability::None => options.line("appendonly no"),
+    };
+    Ok(options.start().await?)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -190,7 +342,11 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn connect(server: &RedisServer) -> Result<redis::aio::MultiplexedConnection, Failure> {
-    let client = redis::Client::open(server.url())?;
+    connect_to(server.url()).await
+}
+
+async fn connect_to(url: &str) -> Result<redis::aio::MultiplexedConnection, Failure> {
+    let client = redis::Client::open(url)?;
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(ASK));
     Ok(client
         .get_multiplexed_async_connection_with_config(&config)
@@ -223,18 +379,19 @@ async fn acknowledged(server: &RedisServer, topic: &str, group: &str) -> Result<
     Ok(Step::Acknowledged { last, pending, lag })
 }
 
-fn asking(brokers: &str, group: &str) -> Result<BaseConsumer, Failure> {
+fn asking(brokers: &str, group: &str, isolation: &str) -> Result<BaseConsumer, Failure> {
     let consumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", isolation)
         .create()?;
     Ok(consumer)
 }
 
 fn committed(brokers: &str, topic: &str, group: &str, partitions: u32) -> Result<Step, Failure> {
-    let consumer = asking(brokers, group)?;
+    let consumer = asking(brokers, group, UNCOMMITTED)?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions.cast_signed() {
         list.add_partition(topic, partition);
@@ -265,27 +422,30 @@ fn write_bare(brokers: &str, topic: &str, value: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is stored for good, once all is decided.
 fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
-    let consumer = asking(brokers, "judge")?;
+    let consumer = asking(brokers, "judge", "read_committed")?;
     let metadata = consumer.fetch_metadata(Some(topic), ASK)?;
     let partitions = metadata
         .topics()
         .first()
         .map_or(0, |it| it.partitions().len());
-    let (mut list, mut left) = (TopicPartitionList::new(), HashMap::new());
+    let mut list = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions)? {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ASK)?;
+        until_decided(brokers, topic, partition)?;
         list.add_partition_offset(topic, partition, Offset::Beginning)?;
-        if high > low {
-            left.insert(partition, high);
-        }
     }
     consumer.assign(&list)?;
-    let mut records = Vec::new();
-    while !left.is_empty() {
-        let message = consumer
-            .poll(ASK)
-            .ok_or("the log can't be read to its end")??;
+    let (mut records, mut left) = (Vec::new(), partitions);
+    while left > 0 {
+        let message = match consumer.poll(ASK) {
+            None => return Err("the log can't be read to its end".into()),
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                left -= 1;
+                continue;
+            }
+            Some(message) => message?,
+        };
         let header = |name: &str| {
             let headers = message.headers()?;
             let found = headers.iter().find(|it| it.key == name)?;
@@ -300,12 +460,25 @@ fn read_topic(brokers: &str, topic: &str) -> Result<Vec<Record>, Failure> {
             ),
             time: u64::try_from(message.timestamp().to_millis().unwrap_or(0)).unwrap_or(0),
         });
-        let end = left.get(&message.partition());
-        if end.is_some_and(|end| message.offset() + 1 >= *end) {
-            left.remove(&message.partition());
-        }
     }
     Ok(records)
+}
+
+/// Waits until no transaction is open: what a killed process left is given up by the broker in time.
+fn until_decided(brokers: &str, topic: &str, partition: i32) -> Result<(), Failure> {
+    let end = |isolation| -> Result<i64, Failure> {
+        let (_, end) =
+            asking(brokers, "judge", isolation)?.fetch_watermarks(topic, partition, ASK)?;
+        Ok(end)
+    };
+    let late = Instant::now() + DECIDED_WITHIN;
+    while end("read_committed")? < end(UNCOMMITTED)? {
+        if Instant::now() > late {
+            return Err("a transaction is never decided".into());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 async fn read_stream(server: &RedisServer, topic: &str) -> Result<Vec<Record>, Failure> {

@@ -22,6 +22,18 @@ pub(crate) enum Kind {
     Redis,
 }
 
+/// What a server keeps when it is killed (Redis).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Durability {
+    /// All that it answered for.
+    Always,
+    /// All but the last second.
+    Everysec,
+    /// Nothing.
+    None,
+}
+
 /// Where a process ends itself, without any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -64,10 +76,16 @@ pub(crate) enum Mutant {
     DropSome,
     /// Never acknowledges some of what is done.
     ForgetAck,
+    /// Marks an event as handled when it is claimed.
+    MarkBeforeSuccess,
+    /// Forgets what was marked as handled.
+    ForgetMarks,
+    /// Publishes what comes of an event beside the transaction.
+    CopyOutside,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::CommitBeforeProcessing,
         Self::CommitHighestSeen,
         Self::AckBeforeDeadLetter,
@@ -81,6 +99,9 @@ impl Mutant {
         Self::LostWakeUp,
         Self::DropSome,
         Self::ForgetAck,
+        Self::MarkBeforeSuccess,
+        Self::ForgetMarks,
+        Self::CopyOutside,
     ];
 
     pub(crate) fn name(self) -> String {
@@ -94,11 +115,16 @@ impl Mutant {
 pub(crate) struct Task {
     pub(crate) directory: PathBuf,
     pub(crate) kind: Kind,
-    /// Where the server is reached.
+    /// Where the server is reached: `host:port`, by commas; of a Redis that sentinels watch, their URLs.
     pub(crate) address: String,
     /// Where the server is, past the proxy.
     pub(crate) direct: String,
     pub(crate) topic: String,
+    /// The Redis that keeps which events were handled, if they are to be handled once. On Redis it is
+    /// the server itself.
+    pub(crate) store: Option<String>,
+    /// Where what comes of each event goes, in one step with its acknowledgement.
+    pub(crate) copies: Option<String>,
     /// Which of its role it is, and its how manyeth life.
     pub(crate) slot: usize,
     pub(crate) life: usize,
@@ -106,6 +132,8 @@ pub(crate) struct Task {
     /// Events a second.
     pub(crate) rate: f64,
     pub(crate) poison: bool,
+    /// Publishes one event that ends every process that handles it.
+    pub(crate) deadly: bool,
     pub(crate) crash: Option<CrashPoint>,
     pub(crate) mutant: Option<Mutant>,
 }
@@ -124,30 +152,80 @@ impl Task {
     pub(crate) async fn bus(&self) -> polybus::Result<Bus> {
         let config = Config::parse(&self.config(), "torture")?;
         let builder = Bus::builder().config(config);
-        builder.register(Wrapped::new(self)).build().await
+        let builder = builder.register(Wrapped::new(self, self.kind));
+        match (self.kind, &self.store) {
+            (Kind::Kafka, Some(_)) => builder.register(Wrapped::new(self, Kind::Redis)),
+            _ => builder,
+        }
+        .build()
+        .await
     }
 
     fn config(&self) -> String {
-        let address = &self.address;
-        let server = match self.kind {
-            Kind::Redis => format!(
-                "kind = 'redis-streams'\nurl = 'redis://{address}'\nconnect_deadline = '2s'\n\
-                 delivery_deadline = '10s'\noperation_deadline = '3s'\nblock = '500ms'\n\
-                 claim_interval = '1s'"
-            ),
-            Kind::Kafka => format!(
-                "kind = 'kafka'\nbrokers = ['{address}']\nconnect_deadline = '5s'\n\
-                 delivery_deadline = '20s'\nsession_timeout = '6s'\ncommit_interval = '200ms'\n\
-                 drain_deadline = '5s'"
-            ),
-        };
         format!(
-            "[service]\nname = 'torture'\nshutdown_deadline = '10s'\n[transports.server]\n{server}\n\
+            "[service]\nname = 'torture'\nshutdown_deadline = '10s'\n\
+             [transports.server]\n{}\n\
              [[routes]]\npattern = 'torture.*'\ntransport = 'server'\ntopic = '{}'\n\
              [subscriptions.torture]\nconcurrency = 16\nmax_in_flight = {IN_FLIGHT}\n\
              handler_timeout = '1500ms'\ntakeover_after = '{TAKEOVER_MS}ms'\n\
-             retry = {{ max_attempts = 3, base = '20ms', max = '100ms' }}",
-            self.topic
+             retry = {{ max_attempts = 3, base = '20ms', max = '100ms' }}\n{}",
+            self.server(),
+            self.topic,
+            self.more()
         )
     }
+
+    fn server(&self) -> String {
+        let address = &self.address;
+        match self.kind {
+            Kind::Redis if address.contains("//") => {
+                let sentinels = address.replace(',', "', '");
+                let master = polybus_test_support::RedisSentinels::MASTER;
+                redis(&format!("sentinels = ['{sentinels}']\nmaster = '{master}'"))
+            }
+            Kind::Redis => redis(&format!("url = 'redis://{address}'")),
+            Kind::Kafka => {
+                let brokers = address.replace(',', "', '");
+                // A transaction that a killed process left is given up after this long.
+                let deadline = if self.copies.is_some() { 5 } else { 20 };
+                format!(
+                    "kind = 'kafka'\nbrokers = ['{brokers}']\nconnect_deadline = '5s'\n\
+                     delivery_deadline = '{deadline}s'\nsession_timeout = '6s'\n\
+                     commit_interval = '200ms'\ndrain_deadline = '5s'"
+                )
+            }
+        }
+    }
+
+    /// Keys of the subscription, and what stands behind it.
+    fn more(&self) -> String {
+        let mut more = String::new();
+        if let Some(store) = &self.store {
+            let name = match self.kind {
+                Kind::Redis => "server",
+                Kind::Kafka => "store",
+            };
+            more += &format!("idempotency = {{ store = '{name}', lease = '3s', retain = '2h' }}\n");
+            if self.kind == Kind::Kafka {
+                more += &format!(
+                    "[transports.store]\n{}\n",
+                    redis(&format!("url = '{store}'"))
+                );
+            }
+        }
+        if let Some(copies) = &self.copies {
+            more += &format!(
+                "[[routes]]\npattern = 'copy.*'\ntransport = 'server'\ntopic = '{copies}'\n"
+            );
+        }
+        more
+    }
+}
+
+fn redis(place: &str) -> String {
+    format!(
+        "kind = 'redis-streams'\n{place}\nconnect_deadline = '2s'\n\
+         delivery_deadline = '10s'\noperation_deadline = '3s'\nblock = '500ms'\n\
+         claim_interval = '1s'"
+    )
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use polybus::idempotency::{Claim, Claimed, IdempotencyStore};
 use polybus::transport::{
     AckToken, Capabilities, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
     DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Start, Subscriber,
@@ -21,6 +22,9 @@ use crate::task::{CrashPoint, Kind, Mutant, Task};
 /// How long a mutant that stores later waits.
 const LATER: Duration = Duration::from_secs(5);
 
+/// For how long a mutant marks.
+const MARKED_FOR: Duration = Duration::from_secs(3_600);
+
 /// One event in so many is what a mutant errs with.
 const ERRS_EVERY: u64 = 97;
 
@@ -31,6 +35,7 @@ const FALLS_ASLEEP_AFTER: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Wrapped {
     task: Arc<Task>,
+    kind: Kind,
 }
 
 #[derive(Debug)]
@@ -57,6 +62,11 @@ struct WrappedSettler {
     shared: Arc<Shared>,
 }
 
+struct WrappedStore {
+    inner: Arc<dyn IdempotencyStore>,
+    shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
 struct Shared {
     task: Arc<Task>,
@@ -70,9 +80,11 @@ struct Shared {
 }
 
 impl Wrapped {
-    pub(crate) fn new(task: &Task) -> Self {
+    /// The transport of a kind that a task has: its own, or the one that keeps what was handled.
+    pub(crate) fn new(task: &Task, kind: Kind) -> Self {
         Self {
             task: Arc::new(task.clone()),
+            kind,
         }
     }
 }
@@ -80,14 +92,14 @@ impl Wrapped {
 #[async_trait]
 impl TransportFactory for Wrapped {
     fn kind(&self) -> &str {
-        match self.task.kind {
+        match self.kind {
             Kind::Kafka => "kafka",
             Kind::Redis => "redis-streams",
         }
     }
 
     async fn connect(&self, config: TransportConfig) -> Result<DynTransport> {
-        let inner = match self.task.kind {
+        let inner = match self.kind {
             Kind::Kafka => polybus::kafka::KafkaFactory::new().connect(config).await?,
             Kind::Redis => polybus::redis_streams::RedisFactory.connect(config).await?,
         };
@@ -114,6 +126,13 @@ impl Shared {
     fn errs(&self, mutant: Mutant) -> bool {
         self.is(mutant)
             && self.counted.fetch_add(1, Ordering::Relaxed) % ERRS_EVERY == ERRS_EVERY - 1
+    }
+
+    fn acknowledged(&self, token: AckToken) {
+        let id = self.open().remove(&token);
+        if let Some(id) = id {
+            self.journal.note(Step::Ack { id });
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<AckToken, String>> {
@@ -153,6 +172,47 @@ impl Transport for Wrapping {
     fn admin(&self) -> DynAdmin {
         self.inner.admin()
     }
+
+    fn idempotency(&self) -> Option<Arc<dyn IdempotencyStore>> {
+        let store = WrappedStore {
+            inner: self.inner.idempotency()?,
+            shared: Arc::clone(&self.shared),
+        };
+        Some(Arc::new(store))
+    }
+}
+
+#[async_trait]
+impl IdempotencyStore for WrappedStore {
+    async fn claim(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Claimed>> {
+        let claimed = self.inner.claim(claims, lease).await?;
+        if self.shared.is(Mutant::MarkBeforeSuccess) {
+            self.inner.complete(claims, MARKED_FOR).await?;
+        }
+        Ok(claimed)
+    }
+
+    async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>> {
+        self.inner.renew(claims, lease).await
+    }
+
+    async fn complete(&self, claims: &[Claim], retain: Duration) -> Result<Vec<bool>> {
+        let retain = match self.shared.is(Mutant::ForgetMarks) {
+            true => Duration::from_millis(1),
+            false => retain,
+        };
+        let completed = self.inner.complete(claims, retain).await?;
+        for (claim, _) in claims.iter().zip(&completed).filter(|(_, done)| **done) {
+            // A key ends with the id.
+            let id = claim.key.rsplit(':').next().unwrap_or_default().to_owned();
+            self.shared.journal.note(Step::Marked { id });
+        }
+        Ok(completed)
+    }
+
+    async fn release(&self, claims: &[Claim]) -> Result<Vec<bool>> {
+        self.inner.release(claims).await
+    }
 }
 
 impl Publisher for WrappedPublisher {
@@ -183,6 +243,10 @@ impl Publisher for WrappedPublisher {
             false => outcome,
         };
         outcomes.into_iter().map(lie).collect()
+    }
+
+    async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {
+        self.inner.publish_together(batch).await
     }
 
     async fn flush(&self, deadline: Instant) -> Result<()> {
@@ -285,13 +349,53 @@ impl Settler for WrappedSettler {
         };
         results.truncate(batch.len());
         for ((token, settlement), result) in batch.iter().zip(&results) {
-            let id = shared.open().remove(token);
-            if let (Settlement::Ack, Ok(()), Some(id)) = (settlement, result, id) {
-                shared.journal.note(Step::Ack { id });
+            if *settlement == Settlement::Ack && result.is_ok() {
+                shared.acknowledged(*token);
+            } else {
+                shared.open().remove(token);
             }
         }
         shared.crash.pass(CrashPoint::AfterAck);
         results
+    }
+
+    async fn settle_together(
+        &self,
+        acks: &[AckToken],
+        batch: &[Outgoing],
+    ) -> Result<Vec<Position>> {
+        let shared = &self.shared;
+        shared.crash.pass(CrashPoint::BeforeAck);
+        let positions = self.inner.settle_together(acks, batch).await?;
+        for token in acks {
+            shared.acknowledged(*token);
+        }
+        shared.crash.pass(CrashPoint::AfterAck);
+        Ok(positions)
+    }
+
+    async fn forward(&self, batch: &[(AckToken, Outgoing)]) -> Vec<Result<()>> {
+        let shared = &self.shared;
+        if shared.is(Mutant::AckBeforeDeadLetter) {
+            // So that it can do the one before the other.
+            let refused = |_| Err(Error::new(ErrorKind::Unsupported, "not in one step"));
+            return batch.iter().map(refused).collect();
+        }
+        let results = self.inner.forward(batch).await;
+        for ((token, _), result) in batch.iter().zip(&results) {
+            if result.is_ok() {
+                shared.acknowledged(*token);
+                shared.put_away.store(true, Ordering::Release);
+            }
+        }
+        if shared.put_away.load(Ordering::Acquire) {
+            shared.crash.pass(CrashPoint::DeadLetter);
+        }
+        results
+    }
+
+    async fn begin(&self, token: AckToken) -> Result<u32> {
+        self.inner.begin(token).await
     }
 
     fn is_current(&self, token: AckToken) -> bool {

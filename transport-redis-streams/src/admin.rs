@@ -1,11 +1,12 @@
 mod browse;
+mod reset;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::event::EventId;
-use polybus_core::transport::{Admin, Delivery, Lag, Position, TopicDescription, TopicSpec};
+use polybus_core::transport::{Admin, Delivery, Lag, Position, Start, TopicDescription, TopicSpec};
 use polybus_core::{Error, ErrorKind, Result, Topic};
 use tokio::time::Instant;
 
@@ -170,6 +171,10 @@ impl Admin for RedisAdmin {
             lags.push(lag.map_err(|error| error.with_topic(topic.name()))?);
         }
         Ok(lags)
+    }
+
+    async fn reset(&self, group: &str, topics: &[Topic], to: Start) -> Result<()> {
+        self.move_group(group, topics, to).await
     }
 
     async fn health(&self) -> Result<()> {

@@ -1,5 +1,5 @@
-//! The Redis client: the crate `redis` is used here, in `connection.rs`, `wire.rs` and
-//! `error.rs`, and nowhere else.
+//! The Redis client: the crate `redis` is used here, in `connection.rs`, `wire.rs`, `line.rs`
+//! and `error.rs`, and nowhere else.
 
 use std::borrow::Cow;
 use std::sync::Arc;

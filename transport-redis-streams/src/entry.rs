@@ -8,6 +8,7 @@ use polybus_core::transport::{Content, Header, Headers, Outgoing, RawRecord};
 use polybus_core::{Error, ErrorKind, Event, Result};
 
 use crate::client::Cmd;
+use crate::packed::{Arguments, Packed};
 use crate::writing::{Format, Writing};
 
 /// The context attributes and extensions, as one JSON object.
@@ -29,11 +30,33 @@ const KEY: &str = "k:";
 pub(crate) fn append(outgoing: &Outgoing, writing: &Writing, scratch: &mut Vec<u8>) -> Cmd {
     let fields = 2 * (2 + outgoing.headers.len());
     let mut command = Cmd::with_capacity(6 + fields, outgoing.size() + 256);
-    command.arg("XADD").arg(outgoing.topic.name());
-    writing.append_trim(&mut command);
-    command.arg("*");
-    append_fields(outgoing, writing.format, scratch, &mut command);
+    append_to(outgoing, writing, scratch, &mut command);
     command
+}
+
+/// The same, as it goes to the server, at the end of a buffer.
+pub(crate) fn pack(
+    outgoing: &Outgoing,
+    writing: &Writing,
+    scratch: &mut Vec<u8>,
+    buffer: &mut Vec<u8>,
+) {
+    let mut command = Packed::begin(buffer);
+    append_to(outgoing, writing, scratch, &mut command);
+    command.end();
+}
+
+fn append_to(
+    outgoing: &Outgoing,
+    writing: &Writing,
+    scratch: &mut Vec<u8>,
+    command: &mut impl Arguments,
+) {
+    command.push(b"XADD");
+    command.push(outgoing.topic.name().as_bytes());
+    writing.append_trim(command);
+    command.push(b"*");
+    append_fields(outgoing, writing.format, scratch, command);
 }
 
 /// The names and values of the fields of what is to be stored.
@@ -41,7 +64,7 @@ pub(crate) fn append_fields(
     outgoing: &Outgoing,
     format: Format,
     scratch: &mut Vec<u8>,
-    command: &mut Cmd,
+    command: &mut impl Arguments,
 ) {
     match &outgoing.content {
         Content::Event(event) if format == Format::Plain => append_plain(event, command),
@@ -52,7 +75,7 @@ pub(crate) fn append_fields(
                 append_json(event, scratch, command);
             }
             if let Some(data) = event.data() {
-                command.arg(DATA).arg(&data[..]);
+                append_field(command, DATA, Some(data));
             }
             for (name, value) in outgoing.headers.iter() {
                 let prefix = value.map_or(NULL_HEADER, |_| HEADER);
@@ -63,15 +86,17 @@ pub(crate) fn append_fields(
     }
 }
 
-fn append_json(event: &Event, scratch: &mut Vec<u8>, command: &mut Cmd) {
+fn append_json(event: &Event, scratch: &mut Vec<u8>, command: &mut impl Arguments) {
     scratch.clear();
     json::write_attributes(event, scratch);
-    command.arg(ATTRIBUTES).arg(scratch.as_slice());
+    command.push(ATTRIBUTES.as_bytes());
+    command.push(scratch);
 }
 
-fn append_attributes(event: &Event, command: &mut Cmd) {
+fn append_attributes(event: &Event, command: &mut impl Arguments) {
     headers::write(event, headers::KeyPlace::Header, |name, value| {
-        command.arg(name).arg(value);
+        command.push(name.as_bytes());
+        command.push(value);
     });
 }
 
@@ -84,7 +109,7 @@ fn reads_as_structured(event: &Event) -> bool {
 }
 
 /// The data and the key, as of a record that is no event.
-fn append_plain(event: &Event, command: &mut Cmd) {
+fn append_plain(event: &Event, command: &mut impl Arguments) {
     let key = event
         .key()
         .map(|key| Bytes::copy_from_slice(key.as_bytes()));
@@ -93,7 +118,7 @@ fn append_plain(event: &Event, command: &mut Cmd) {
 }
 
 /// A record as it is: its headers are fields under their own names.
-fn append_record(record: &RawRecord, further: &Headers, command: &mut Cmd) {
+fn append_record(record: &RawRecord, further: &Headers, command: &mut impl Arguments) {
     for (name, value) in record.headers.iter().chain(further.iter()) {
         match value {
             Some(_) => append_field(command, name, value),
@@ -111,9 +136,9 @@ fn append_record(record: &RawRecord, further: &Headers, command: &mut Cmd) {
     }
 }
 
-fn append_field(command: &mut Cmd, name: &str, value: Option<&Bytes>) {
-    let value = value.map_or(&[][..], |value| &value[..]);
-    command.arg(name).arg(value);
+fn append_field(command: &mut impl Arguments, name: &str, value: Option<&Bytes>) {
+    command.push(name.as_bytes());
+    command.push(value.map_or(&[][..], |value| &value[..]));
 }
 
 /// What an entry holds.

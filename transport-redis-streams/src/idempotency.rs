@@ -26,14 +26,17 @@ const LONGEST: u64 = 100 * 365 * 86_400_000;
 // The scripts take keys, in the first argument a time in milliseconds, and then a fence for each
 // key. A claim is kept as `c` and its fence, a mark as `d` and the fence that completed it.
 
-/// Answers -1 for a claim that is granted, -2 for what is done, and how long it is another's.
+/// Answers -1 for a claim that is granted, -2 for what is done, and how long it is another's. The usual
+/// claim, on a key that nobody has, is one command.
 const CLAIM: &str = "\
 local results = {}
 for i, key in ipairs(KEYS) do
-  local known = redis.call('GET', key)
   local claim = 'c' .. ARGV[i + 1]
-  if not known or known == claim then
-    redis.call('SET', key, claim, 'PX', ARGV[1])
+  local known = redis.call('SET', key, claim, 'NX', 'PX', ARGV[1], 'GET')
+  if not known then
+    results[i] = -1
+  elseif known == claim then
+    redis.call('PEXPIRE', key, ARGV[1])
     results[i] = -1
   elseif string.sub(known, 1, 1) == 'd' then
     results[i] = -2

@@ -180,8 +180,8 @@ impl Member {
         servers
     }
 
-    /// Creates the group on a stream if it is not there, and the stream with it.
-    pub(crate) async fn create_group(&self, stream: &Topic, start: &str) -> Result<()> {
+    /// Creates the group on a stream if it is not there, and the stream with it. Whether it did.
+    pub(crate) async fn create_group(&self, stream: &Topic, start: &str) -> Result<bool> {
         let mut command = Cmd::new();
         command
             .arg("XGROUP")
@@ -195,8 +195,8 @@ impl Member {
             .ask(stream.name(), &command, self.deadline())
             .await;
         let created = created.and_then(|created| match created {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.has_code("BUSYGROUP") => Ok(()),
+            Ok(_) => Ok(true),
+            Err(failure) if failure.has_code("BUSYGROUP") => Ok(false),
             Err(failure) => Err(self.error(failure, "subscribe")),
         });
         created.map_err(|error| error.with_topic(stream.name()))
@@ -204,15 +204,18 @@ impl Member {
 
     /// Creates the group of a stream again if it is gone: the server was wiped, or fell back to a
     /// replica that did not have it. From the beginning, because what was stored since must not be
-    /// skipped.
+    /// skipped. Whoever reads is told.
     pub(crate) async fn heal(&self, stream: &Topic) -> Result<()> {
-        tracing::warn!(
-            transport = %self.config.name,
-            topic = %stream,
-            group = %self.group,
-            "the consumer group is gone from the server: it is created again, from the beginning"
-        );
-        self.create_group(stream, "0").await
+        if !self.create_group(stream, "0").await? {
+            return Ok(());
+        }
+        let why =
+            "the consumer group was gone from the server: it was created again, from the beginning";
+        tracing::warn!(transport = %self.config.name, topic = %stream, group = %self.group, why);
+        let error = self.link.client().origin().plain(ErrorKind::Transport, why);
+        let error = error.with_operation("receive").with_topic(stream.name());
+        self.inbox.report(error);
+        Ok(())
     }
 
     /// Waits until fewer entries wait, and are in hand, than may.

@@ -126,6 +126,48 @@ end
 return removed
 ";
 
+/// Answers the name of a member that is there: the server has heard of it within the milliseconds
+/// in the second argument. One that has left stays while something of its is pending, all of which
+/// it has released: it was touched last in 1970. Answers nothing if there is none, or no group.
+pub(crate) const LIVING: &str = "\
+local function has_left(name)
+  local start = '-'
+  while true do
+    local page = redis.call('XPENDING', KEYS[1], ARGV[1], start, '+', 500, name)
+    if #page == 0 then
+      return start ~= '-'
+    end
+    for _, pending in ipairs(page) do
+      if pending[3] < 300000000000 then
+        return false
+      end
+    end
+    start = '(' .. page[#page][1]
+  end
+end
+local members = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+if members.err then
+  return false
+end
+for _, member in ipairs(members) do
+  local known = {}
+  for i = 1, #member, 2 do
+    known[member[i]] = member[i + 1]
+  end
+  if known.idle < tonumber(ARGV[2]) and not has_left(known.name) then
+    return known.name
+  end
+end
+return false
+";
+
+/// Makes a group anew, to get what is behind the id in the second argument. What was pending is
+/// forgotten.
+pub(crate) const MOVE: &str = "\
+redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+return redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], ARGV[2])
+";
+
 /// Makes a stream without entries, by a group with the name in the first argument that is there
 /// for this one step.
 pub(crate) const CREATE: &str = "\

@@ -12,7 +12,7 @@ use crate::config::{MAX_DURATION, RedisConfig};
 use crate::connection::{Connection, Link};
 use crate::member::{Member, start_id, unique_name};
 use crate::settle::RedisSettler;
-use crate::{claim, discovery, heartbeat, readers, reply, scripts};
+use crate::{claim, discovery, heartbeat, presence, readers, reply, scripts};
 
 /// The shortest `takeover_after`: below it a busy machine can't keep what it has.
 const SHORTEST_TAKEOVER: Duration = Duration::from_millis(100);
@@ -61,11 +61,13 @@ impl RedisSubscriber {
             member.create_group(stream, &start).await?;
         }
         member.add_streams(streams);
+        presence::show(&member).await;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(readers::run(Arc::clone(&member)));
         tasks.spawn(claim::run(Arc::clone(&member)));
         tasks.spawn(heartbeat::run(Arc::clone(&member)));
+        tasks.spawn(presence::run(Arc::clone(&member)));
         if let Some(interval) = config.discovery_interval
             && !subscription.patterns.is_empty()
         {

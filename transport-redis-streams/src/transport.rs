@@ -81,6 +81,7 @@ impl Transport for RedisTransport {
             .with_browse()
             .with_purge()
             .with_idempotency()
+            .with_reset()
     }
 
     async fn publisher(&self) -> Result<RedisPublisher> {

@@ -24,6 +24,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 /// refusal it can't be used any more.
 pub(crate) struct Wire {
     socket: Box<dyn Socket>,
+    answers: Answers,
+}
+
+/// What has come in and was not read yet.
+#[derive(Default)]
+pub(crate) struct Answers {
     buffer: BytesMut,
     scan: Scan,
     /// The length of the last answer, which stands at the front of the buffer.
@@ -34,10 +40,13 @@ impl Wire {
     pub(crate) fn new(socket: Box<dyn Socket>) -> Self {
         Self {
             socket,
-            buffer: BytesMut::new(),
-            scan: Scan::default(),
-            answered: 0,
+            answers: Answers::default(),
         }
+    }
+
+    /// What carries the bytes, and what has come in by it.
+    pub(crate) fn into_parts(self) -> (Box<dyn Socket>, Answers) {
+        (self.socket, self.answers)
     }
 
     /// Sends commands as they are packed.
@@ -50,20 +59,14 @@ impl Wire {
 
     /// Waits for the next answer. An error that the server answers is a [`Failure`].
     pub(crate) async fn answer(&mut self, deadline: Instant) -> Result<&[u8], Failure> {
-        self.buffer.advance(std::mem::take(&mut self.answered));
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
-            self.buffer = BytesMut::new();
-        }
-        let length = loop {
-            let scanned = self.scan.advance(&self.buffer);
-            if let Some(length) = scanned.map_err(|_| Failure::Malformed)? {
-                break length;
+        while !self.answers.has_next()? {
+            let filled = self.answers.fill(&mut self.socket, ROOM);
+            match timeout_at(deadline, filled).await {
+                Ok(filled) => filled?,
+                Err(_) => return Err(Failure::TimedOut),
             }
-            self.fill(deadline).await?;
-        };
-        self.scan = Scan::default();
-        self.answered = length;
-        let answer = &self.buffer[..length];
+        }
+        let answer = self.answers.current();
         if answer.starts_with(b"-") {
             return Err(refusal(answer));
         }
@@ -80,14 +83,48 @@ impl Wire {
         let answer = self.answer(deadline).await?;
         redis::parse_redis_value(answer).map_err(|_| Failure::Malformed)
     }
+}
 
-    async fn fill(&mut self, deadline: Instant) -> Result<(), Failure> {
-        self.buffer.reserve(ROOM);
-        match timeout_at(deadline, self.socket.read_buf(&mut self.buffer)).await {
-            Ok(Ok(0)) => Err(lost(std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(read) => read.map(drop).map_err(lost),
-            Err(_) => Err(Failure::TimedOut),
+impl Answers {
+    /// The next answer, if all of it is there. An error that the server answers is one too.
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        Ok(self.has_next()?.then(|| self.current()))
+    }
+
+    /// Waits for more to come in.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn fill(
+        &mut self,
+        socket: &mut (impl AsyncRead + Unpin),
+        room: usize,
+    ) -> Result<(), Failure> {
+        self.buffer.reserve(room);
+        match socket.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(lost(std::io::ErrorKind::UnexpectedEof.into())),
+            read => read.map(drop).map_err(lost),
         }
+    }
+
+    /// Goes on to the next answer, if all of it is there.
+    fn has_next(&mut self) -> Result<bool, Failure> {
+        self.buffer.advance(std::mem::take(&mut self.answered));
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+            self.buffer = BytesMut::new();
+        }
+        let scanned = self.scan.advance(&self.buffer);
+        let Some(length) = scanned.map_err(|_| Failure::Malformed)? else {
+            return Ok(false);
+        };
+        self.scan = Scan::default();
+        self.answered = length;
+        Ok(true)
+    }
+
+    fn current(&self) -> &[u8] {
+        &self.buffer[..self.answered]
     }
 }
 
@@ -95,7 +132,8 @@ fn lost(error: std::io::Error) -> Failure {
     Failure::Lost(error.into())
 }
 
-fn refusal(answer: &[u8]) -> Failure {
+/// An error that the server answers.
+pub(crate) fn refusal(answer: &[u8]) -> Failure {
     match redis::parse_redis_value(answer) {
         Ok(Value::ServerError(error)) => Failure::Server(error),
         _ => Failure::Malformed,

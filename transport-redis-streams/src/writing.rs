@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use polybus_core::config::fields;
 use serde::Deserialize;
 
-use crate::client::Cmd;
 use crate::config::{MAX_DURATION, RedisConfig};
+use crate::packed::Arguments;
 use crate::reply::EntryId;
 
 /// How an event is written into an entry. Every format is read, whatever this says.
@@ -110,20 +110,26 @@ impl Writing {
     }
 
     /// What `XADD` is told between the stream and the entry's id.
-    pub(crate) fn append_trim(&self, command: &mut Cmd) {
+    pub(crate) fn append_trim(&self, command: &mut impl Arguments) {
         match &self.trim {
             None => {}
             Some(Trim::MaxLen(length)) => {
-                command.arg("MAXLEN").arg("~").arg(*length);
+                command.push(b"MAXLEN");
+                command.push(b"~");
+                command.push_number(*length);
             }
             Some(Trim::MinAge(age)) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
                 let oldest = now.unwrap_or_default().saturating_sub(*age).as_millis();
                 let oldest = u64::try_from(oldest).unwrap_or(u64::MAX);
-                command.arg("MINID").arg("~").arg(oldest);
+                command.push(b"MINID");
+                command.push(b"~");
+                command.push_number(oldest);
             }
             Some(Trim::MinId(id)) => {
-                command.arg("MINID").arg("~").arg(id);
+                command.push(b"MINID");
+                command.push(b"~");
+                command.push(id.as_bytes());
             }
         }
     }

@@ -5,13 +5,13 @@ use polybus_test_support::unique_name;
 use serde::{Deserialize, Serialize};
 
 use crate::Bench;
-use crate::local::{bus, close};
+use crate::local::{close, routed};
 use crate::measure::Sample;
 use crate::raw::kafka::{BATCH, Batches, Records};
 use crate::raw::{kafka_batches, kafka_consumer};
 use crate::report::Row;
 use crate::servers::{Kafka, KafkaTopic};
-use crate::shape::Shape;
+use crate::shape::{Shape, TYPE};
 use crate::tally::{Tally, count};
 
 /// The payload as a type.
@@ -42,10 +42,37 @@ pub async fn in_batches(case: &str, bench: &mut Bench) -> Result<(), BoxError> {
     for_each_shape(case, bench, Way::Batches).await
 }
 
+/// Handlers of records that are a payload and a key, against a poll loop.
+pub async fn payload_only(case: &str, bench: &mut Bench) -> Result<(), BoxError> {
+    for_each_shape(case, bench, Way::Plain).await
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Way {
     ByKey,
     Batches,
+    Plain,
+}
+
+impl Way {
+    /// What the records carry beside payload and key.
+    fn records(self) -> Records {
+        match self {
+            Self::ByKey | Self::Batches => Records::Headers,
+            Self::Plain => Records::Plain,
+        }
+    }
+
+    /// What the route says of them. Without attributes their type is that of their route.
+    fn route(self, topic: &str) -> String {
+        let format = match self {
+            Self::ByKey | Self::Batches => "",
+            Self::Plain => "format = \"plain\"\n",
+        };
+        format!(
+            "[[routes]]\npattern = \"{TYPE}\"\ntransport = \"one\"\ntopic = \"{topic}\"\n{format}"
+        )
+    }
 }
 
 async fn for_each_shape(case: &str, bench: &mut Bench, way: Way) -> Result<(), BoxError> {
@@ -56,7 +83,7 @@ async fn for_each_shape(case: &str, bench: &mut Bench, way: Way) -> Result<(), B
             let topic = kafka.topic(partitions).await?;
             let raw = Batches::new(&kafka.brokers, BATCH)?;
             let shape = Shape::new(payload);
-            raw.publish(&topic.name, &shape, Records::Headers, events, partitions)?;
+            raw.publish(&topic.name, &shape, way.records(), events, partitions)?;
             topic.gained(case, events).await?;
             let rounds = bench
                 .interleave(
@@ -86,7 +113,7 @@ async fn polybus(
     way: Way,
 ) -> Result<Sample, BoxError> {
     let transport = format!("kind = \"kafka\"\nbrokers = [\"{}\"]", kafka.brokers);
-    let bus = bus(&transport, &topic.name, "").await?;
+    let bus = routed(&transport, &way.route(&topic.name)).await?;
     let (tally, group) = (Tally::default(), unique_name("group"));
     tally.expect(events);
     let subscription = bus
@@ -94,7 +121,7 @@ async fn polybus(
         .group(group.clone())
         .state(tally.clone());
     let subscription = match way {
-        Way::ByKey => subscription.on_any(count),
+        Way::ByKey | Way::Plain => subscription.on_any(count),
         Way::Batches => subscription.on_batch(count_batch).batch(500, "5ms"),
     };
     let _subscription = subscription.start().await?;
@@ -117,7 +144,7 @@ async fn raw_side(
     );
     let (joined, partitions) = (group.clone(), topic.partitions());
     let reading = move || match way {
-        Way::ByKey => kafka_consumer::poll(&brokers, &name, &joined, events),
+        Way::ByKey | Way::Plain => kafka_consumer::poll(&brokers, &name, &joined, events),
         Way::Batches => kafka_batches::batches(&brokers, &name, &joined, partitions, events),
     };
     let stretch = tokio::task::spawn_blocking(reading).await??;

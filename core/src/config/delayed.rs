@@ -21,9 +21,12 @@ use crate::{Error, ErrorKind, Result, Text, Topic};
 #[non_exhaustive]
 pub struct DelayedRetry {
     /// The pauses, ascending: the first follows the attempt of `after_attempts`, each further
-    /// failure takes the next one, and the last one stays. A handler's own
-    /// [`Retry { after }`](crate::handler::Verdict::Retry) that is longer than `max` of the retry
-    /// settings takes the shortest that is as long.
+    /// failure takes the next one, and the last one stays.
+    ///
+    /// A handler's own [`Retry { after }`](crate::handler::Verdict::Retry) that is longer than `max`
+    /// of the retry settings waits where the shortest pause is made that is as long. It comes in its
+    /// own time, or, if more than 64 wait there before it, after that pause at the latest. One that
+    /// is longer than all pauses is cut to the last.
     #[serde(deserialize_with = "durations")]
     pub pauses: Vec<Duration>,
     /// How many attempts are made in the lane first, at least 1 and below `max_attempts`.

@@ -124,8 +124,8 @@ impl PublishConfig {
 /// How events are gathered into batches: `batch = { .. }` of a route.
 ///
 /// An event that comes while nothing is out leaves at once. While a batch is out, events gather,
-/// and the next batch leaves when one comes back, when it is full or has 64 events, or when its first
-/// event has waited for `max_wait`.
+/// and the next batch leaves when one comes back, when it is full, when it has as many events as are
+/// out and at least 64, or when its first event has waited for `max_wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -140,9 +140,13 @@ pub struct BatchConfig {
     /// 1 ms.
     #[serde(deserialize_with = "fields::duration")]
     pub max_wait: Duration,
-    /// How many batches of a group may be out at the same time, at least 1. Default: 8.
+    /// How many batches of a group may be out at the same time, at least 1. Default: 16.
     #[serde(deserialize_with = "fields::positive")]
     pub max_concurrent_batches: usize,
+    /// No further batch of a group leaves while so many bytes of it are out. A server nearby is
+    /// slower with more; one far away may need more. Default: 2 MiB.
+    #[serde(deserialize_with = "fields::size")]
+    pub max_concurrent_bytes: usize,
     /// Which events share batches: `"topic"` (default), `"type"` for those of the same event
     /// type, or a number n for those whose types have the same first n segments.
     pub group_by: GroupBy,
@@ -154,7 +158,8 @@ impl Default for BatchConfig {
             max_events: 500,
             max_bytes: 1 << 20,
             max_wait: Duration::from_millis(1),
-            max_concurrent_batches: 8,
+            max_concurrent_batches: 16,
+            max_concurrent_bytes: 2 << 20,
             group_by: GroupBy::default(),
         }
     }

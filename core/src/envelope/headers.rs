@@ -5,13 +5,11 @@
 //! ([Kafka binding](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md)).
 //! Values are UTF-8 text: an integer or boolean extension comes back as a string.
 
-use std::fmt::{self, Write as _};
-
 use bytes::Bytes;
 
 use crate::event::{self, extensions};
 use crate::text::format_text;
-use crate::time::parse_timestamp;
+use crate::time::{parse_timestamp, write_timestamp};
 use crate::transport::Headers;
 use crate::{Error, ErrorKind, Event, ExtensionValue, Result, Text, Timestamp};
 
@@ -58,11 +56,7 @@ pub fn write(event: &Event, key: KeyPlace, mut header: impl FnMut(&str, &[u8])) 
     optional("ce_dataschema", event.schema());
     optional(CONTENT_TYPE, event.content_type());
     if let Some(time) = event.time() {
-        let mut text = Inline::new();
-        match write!(text, "{time}") {
-            Ok(()) => optional("ce_time", Some(text.as_str())),
-            Err(fmt::Error) => optional("ce_time", Some(&time.to_string())),
-        }
+        write_timestamp(time, |time| optional("ce_time", Some(time)));
     }
     let in_record = key == KeyPlace::Record && event.partition_key() != event.subject();
     for (name, value) in event.extensions() {
@@ -252,35 +246,6 @@ fn parse_time(time: &str) -> Result<Timestamp> {
 
 fn undecodable(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Decode, why)
-}
-
-/// Text of a few bytes without an allocation.
-struct Inline {
-    bytes: [u8; 40],
-    length: usize,
-}
-
-impl Inline {
-    fn new() -> Self {
-        Self {
-            bytes: [0; 40],
-            length: 0,
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.length]).expect("only whole strings are appended")
-    }
-}
-
-impl fmt::Write for Inline {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Se
 use serde_json::value::RawValue;
 
 use crate::codec::is_json;
-use crate::time::parse_timestamp;
+use crate::time::{parse_timestamp, write_timestamp};
 use crate::{Error, ErrorKind, Event, ExtensionValue, Result, Text, Timestamp};
 
 /// The media type of a whole event in JSON: structured mode.
@@ -100,7 +100,7 @@ fn push_attributes(event: &Event, out: &mut Vec<u8>) {
         push_member("subject", subject, out);
     }
     if let Some(time) = event.time() {
-        write!(out, r#","time":"{time}""#).expect("writing into memory does not fail");
+        write_timestamp(time, |time| push_member("time", time, out));
     }
     if let Some(content_type) = event.content_type() {
         push_member("datacontenttype", content_type, out);

@@ -117,6 +117,14 @@ impl Event {
         &self.head.attributes.event_type
     }
 
+    pub(crate) fn type_text(&self) -> &Text {
+        &self.head.attributes.event_type
+    }
+
+    pub(crate) fn version_text(&self) -> Option<&Text> {
+        self.head.attributes.data_version.as_ref()
+    }
+
     /// Attribute `subject`: what the event is about within its source.
     pub fn subject(&self) -> Option<&str> {
         self.head.attributes.subject.as_deref()

@@ -1,6 +1,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Failure, FailureKind};
 
@@ -8,10 +9,51 @@ use super::{Failure, FailureKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// It may go away: the event is tried again.
+    /// It may go away: the event is tried again, after the pause of the subscription's retry
+    /// settings.
     Transient,
+    /// It may go away: the event is tried again after this pause, as with
+    /// [`Verdict::Retry`](super::Verdict::Retry).
+    TransientFor(Duration),
     /// Trying again won't mend it: the event becomes a dead letter at once.
     Permanent,
+}
+
+/// An error type that knows itself which of its errors are worth another try. A subscription goes by
+/// it that names the type with `retryable`; it is a [classifier](Classifiers) that stands with the
+/// type.
+///
+/// ```
+/// use std::time::Duration;
+/// use polybus_core::handler::{Classifiers, ErrorClass, Retryable};
+///
+/// #[derive(Debug)]
+/// enum MailError {
+///     NoSuchAddress,
+///     ServerIsDown,
+///     TooManyMails,
+/// }
+/// # impl std::fmt::Display for MailError {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no mail") }
+/// # }
+/// # impl std::error::Error for MailError {}
+///
+/// impl Retryable for MailError {
+///     fn class(&self) -> ErrorClass {
+///         match self {
+///             Self::NoSuchAddress => ErrorClass::Permanent, // a dead letter at once
+///             Self::ServerIsDown => ErrorClass::Transient,
+///             Self::TooManyMails => ErrorClass::TransientFor(Duration::from_secs(30)),
+///         }
+///     }
+/// }
+///
+/// let mut classifiers = Classifiers::default();
+/// classifiers.add(MailError::class); // what `bus.subscribe(..).retryable::<MailError>()` does
+/// ```
+pub trait Retryable: StdError {
+    /// What becomes of the event that failed with this error.
+    fn class(&self) -> ErrorClass;
 }
 
 type Classifier = dyn Fn(&(dyn StdError + 'static)) -> Option<ErrorClass> + Send + Sync;
@@ -44,8 +86,7 @@ impl Classifiers {
         while let Some(error) = cause {
             let mut classes = self.0.iter().filter_map(|classify| classify(error));
             match classes.next() {
-                Some(ErrorClass::Transient) => return failure.with_kind(FailureKind::Transient),
-                Some(ErrorClass::Permanent) => return failure.with_kind(FailureKind::Permanent),
+                Some(class) => return failure.of_class(class),
                 None => cause = error.source(),
             }
         }
@@ -79,6 +120,12 @@ mod tests {
         }
     }
 
+    impl Retryable for Caused {
+        fn class(&self) -> ErrorClass {
+            ErrorClass::TransientFor(Duration::from_secs(7))
+        }
+    }
+
     fn by_kind() -> Classifiers {
         let mut classifiers = Classifiers::default();
         classifiers.add(|error: &std::num::ParseIntError| {
@@ -105,6 +152,18 @@ mod tests {
         assert!(!permanent(Failure::new(decode())));
         assert!(!permanent(Failure::new("late")), "nobody knows it");
         assert!(permanent(Failure::new(Caused(number()))));
+    }
+
+    #[test]
+    fn an_error_type_may_ask_for_a_pause() {
+        let mut classifiers = by_kind();
+        classifiers.add(Caused::class);
+        let caused = || Caused("x".parse::<u32>().unwrap_err());
+        let failure = classifiers.classify(Failure::new(caused()));
+        assert_eq!(failure.kind(), FailureKind::Transient);
+        assert_eq!(failure.after(), Some(Duration::from_secs(7)));
+        let other = classifiers.classify(Failure::new("late"));
+        assert_eq!(other.after(), None);
     }
 
     #[test]

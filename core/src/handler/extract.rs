@@ -72,8 +72,8 @@ pub struct CallInfo {
     pub attempt: u32,
     /// When the handler has taken too long, if its time is limited.
     pub deadline: Option<Instant>,
-    /// Cancelled when the subscription stops.
-    pub stopping: CancellationToken,
+    /// Cancelled when the subscription stops. Shared, since a clone of a token takes a lock.
+    pub stopping: Arc<CancellationToken>,
     /// The steps between versions of data that the program registered.
     pub migrations: Option<Arc<Migrations>>,
     /// What events of routes that validate are held to.
@@ -94,7 +94,7 @@ impl CallInfo {
             transport: transport.into(),
             attempt: 1,
             deadline: None,
-            stopping,
+            stopping: Arc::new(stopping),
             migrations: None,
             validation: None,
             scope: None,

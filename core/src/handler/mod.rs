@@ -16,10 +16,10 @@ pub use acknowledge::Acknowledge;
 pub(crate) use acknowledge::Later;
 pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
-pub use classify::{Classifiers, ErrorClass};
+pub use classify::{Classifiers, ErrorClass, Retryable};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
-pub(crate) use set::Registered;
 pub use set::{HandlerSet, HandlerSetBuilder};
+pub(crate) use set::{LastFound, Registered};
 pub use verdict::{Failure, FailureKind, Handled, IntoVerdict, Permanent, Verdict};
 
 use crate::Result;

@@ -63,6 +63,14 @@ impl Versions {
     }
 }
 
+/// What was found last: events of one type come in rows, and a comparison costs less than a look-up.
+#[derive(Debug, Default)]
+pub(crate) struct LastFound {
+    event_type: Text,
+    version: Option<Text>,
+    index: Option<usize>,
+}
+
 /// A handler of a subscription.
 pub(crate) enum Registered {
     /// Takes one event at a time.
@@ -240,6 +248,23 @@ impl HandlerSet {
         Some((index, &self.handlers[index]))
     }
 
+    /// As [`find`](Self::find), for many events in a row.
+    pub(crate) fn find_next(
+        &self,
+        event: &Event,
+        last: &mut LastFound,
+    ) -> Option<(usize, &Registered)> {
+        let (event_type, version) = (event.type_text(), event.version_text());
+        if last.event_type != *event_type || last.version.as_ref() != version {
+            *last = LastFound {
+                event_type: event_type.clone(),
+                version: version.cloned(),
+                index: self.find(event).map(|(index, _)| index),
+            };
+        }
+        last.index.map(|index| (index, &self.handlers[index]))
+    }
+
     /// What the handler of an event type takes: the type or pattern it was registered for.
     pub(crate) fn takes(&self, event_type: &str) -> Option<&str> {
         let found = self.by_pattern.find(event_type);
@@ -303,5 +328,69 @@ impl fmt::Debug for HandlerSetBuilder {
         f.debug_struct("HandlerSetBuilder")
             .field("handlers", &self.handlers.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data that two versions are known of.
+    struct Versioned<const MAJOR: usize>;
+
+    impl<const MAJOR: usize> crate::EventData for Versioned<MAJOR> {
+        const TYPES: &'static [TypeInfo] = match MAJOR {
+            1 => &[TypeInfo::new("counted.versioned", "1.0.0")],
+            _ => &[TypeInfo::new("counted.versioned", "2.0.0")],
+        };
+
+        fn type_info(&self) -> &'static TypeInfo {
+            &Self::TYPES[0]
+        }
+    }
+
+    impl<'de, const MAJOR: usize> serde::Deserialize<'de> for Versioned<MAJOR> {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            Ok(Self)
+        }
+    }
+
+    async fn take<const MAJOR: usize>(_: crate::handler::Payload<Versioned<MAJOR>>) {}
+
+    #[test]
+    fn an_event_finds_its_handler_whatever_came_before_it() {
+        let mut builder = HandlerSetBuilder::new();
+        builder.on(take::<1>, ());
+        builder.on(take::<2>, ());
+        builder.on_pattern("counted.*", || async {}, ());
+        let handlers = builder.build().unwrap();
+        let event = |(event_type, version): (&'static str, Option<&'static str>)| {
+            let event = Event::builder(event_type).source("test");
+            let event = match version {
+                Some(version) => event.data_version(version),
+                None => event,
+            };
+            event.build().unwrap()
+        };
+        let kinds = [
+            ("counted.up", None),
+            ("counted.versioned", Some("1.2.0")),
+            ("counted.versioned", Some("2.0.0")),
+            ("counted.versioned", None),
+            ("other", None),
+        ]
+        .map(event);
+        let mut last = LastFound::default();
+        for one in &kinds {
+            for other in &kinds {
+                for event in [one, other, other] {
+                    let found = handlers.find_next(event, &mut last).map(|(index, _)| index);
+                    let alone = handlers.find(event).map(|(index, _)| index);
+                    assert_eq!(found, alone, "{event:?}");
+                }
+            }
+        }
+        let found = kinds.map(|event| handlers.find(&event).map(|(index, _)| index));
+        assert_eq!(found, [Some(2), Some(0), Some(1), Some(1), None]);
     }
 }

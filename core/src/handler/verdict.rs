@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ErrorClass;
 use crate::validation::Fault;
 use crate::{BoxError, Error, ErrorKind};
 
@@ -71,6 +72,7 @@ impl<T: IntoVerdict, E: Into<BoxError>> IntoVerdict for Result<T, E> {
 pub struct Failure {
     error: Arc<dyn StdError + Send + Sync + 'static>,
     kind: FailureKind,
+    after: Option<Duration>,
 }
 
 /// What sort of failure put an event away, or lets it be tried again.
@@ -153,7 +155,8 @@ impl Failure {
 
     fn of_kind(error: BoxError, kind: FailureKind) -> Self {
         let error = Arc::from(error);
-        Self { error, kind }
+        let after = None;
+        Self { error, kind, after }
     }
 
     /// An event that was refused before its handler saw it.
@@ -200,10 +203,19 @@ impl Failure {
         self.kind
     }
 
-    /// The same failure, of another sort.
+    /// The pause before the next attempt, if its error asked for one.
+    pub fn after(&self) -> Option<Duration> {
+        self.after
+    }
+
+    /// The same failure, as a classifier sees it.
     #[must_use]
-    pub(crate) fn with_kind(mut self, kind: FailureKind) -> Self {
-        self.kind = kind;
+    pub(crate) fn of_class(mut self, class: ErrorClass) -> Self {
+        (self.kind, self.after) = match class {
+            ErrorClass::Transient => (FailureKind::Transient, None),
+            ErrorClass::TransientFor(pause) => (FailureKind::Transient, Some(pause)),
+            ErrorClass::Permanent => (FailureKind::Permanent, None),
+        };
         self
     }
 

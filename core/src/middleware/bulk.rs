@@ -16,8 +16,9 @@ use super::room::Taken;
 use crate::transport::{Outcome, Outgoing};
 use crate::{Error, ErrorKind, Result};
 
-/// How many events are given to a pipeline under one lock.
-const CHUNK_EVENTS: usize = 512;
+/// How many events are given to a pipeline under one lock: so few that they stay in the cache that
+/// is closest to the processor until then.
+const CHUNK_EVENTS: usize = 64;
 
 /// How many bytes of events are gathered before they are given to a pipeline.
 const CHUNK_BYTES: u32 = 1 << 20;
@@ -39,7 +40,7 @@ pub(super) struct Bulk<'a> {
 struct Chunk<'a> {
     pipeline: &'a Arc<Pipeline>,
     entries: Vec<Entry>,
-    /// How many to make place for, so that the list does not grow by copies.
+    /// How many events may still come, those that are gathered included.
     expected: usize,
     bytes: u32,
     groups: Groups,
@@ -128,7 +129,7 @@ impl<'a> Bulk<'a> {
         let chunk = &mut self.chunks[number];
         let entry = Entry::new(outgoing, place.group, charge, Reply::Own(index));
         if chunk.entries.capacity() == 0 {
-            chunk.entries.reserve(chunk.expected);
+            chunk.entries.reserve(chunk.expected.clamp(1, CHUNK_EVENTS));
         }
         chunk.entries.push(entry);
         chunk.bytes += charge;
@@ -145,8 +146,7 @@ impl<'a> Bulk<'a> {
             .iter()
             .position(|chunk| Arc::ptr_eq(chunk.pipeline, pipeline));
         known.unwrap_or_else(|| {
-            let coming = self.outcomes.capacity() - self.outcomes.len();
-            let expected = coming.min(CHUNK_EVENTS);
+            let expected = self.outcomes.capacity() - self.outcomes.len();
             self.chunks.push(Chunk::new(pipeline, expected));
             self.chunks.len() - 1
         })
@@ -157,7 +157,8 @@ impl<'a> Bulk<'a> {
     pub(super) async fn give(&mut self, number: usize) {
         let entries = std::mem::take(&mut self.chunks[number].entries);
         let bytes = std::mem::take(&mut self.chunks[number].bytes);
-        self.chunks[number].expected = entries.len();
+        let to_come = self.outcomes.capacity() - self.outcomes.len();
+        self.chunks[number].expected = entries.len() + to_come;
         let events = u32::try_from(entries.len()).expect("a chunk is bounded");
         match self.room(events, bytes).await {
             Ok(room) => self.chunks[number].room = Some(room),
@@ -329,9 +330,9 @@ impl Filling for FillingChunk<'_, '_> {
         self.chunk.groups.own(group).out > 0
     }
 
-    fn capacity(&self, coming: usize) -> usize {
+    fn capacity(&self) -> usize {
         // Over many groups, few of the coming events are of this one.
-        coming / self.chunk.groups.all.len().max(1) + 1
+        self.chunk.expected / self.chunk.groups.all.len().max(1) + 1
     }
 
     fn opened(&mut self, mut flight: Flight) {

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
@@ -64,7 +65,7 @@ pub(super) struct Batches {
 #[derive(Debug)]
 struct Collecting {
     batch: Collected,
-    lanes: HashSet<LaneId>,
+    lanes: HashSet<LaneId, RandomState>,
     due: Instant,
 }
 
@@ -111,7 +112,7 @@ impl Batches {
                     handler,
                     jobs: Vec::new(),
                 },
-                lanes: HashSet::new(),
+                lanes: HashSet::default(),
                 due: Instant::now() + self.limits.max_wait,
             });
             self.collecting.len() - 1

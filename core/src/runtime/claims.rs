@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
@@ -63,9 +64,9 @@ pub(super) struct Claims {
     prefixes: Vec<String>,
     /// The number of the next job.
     next: u64,
-    jobs: HashMap<u64, Enlisted>,
+    jobs: HashMap<u64, Enlisted, RandomState>,
     /// The job that speaks for a key, and those behind it.
-    keys: HashMap<Text, Speaker>,
+    keys: HashMap<Text, Speaker, RandomState>,
     asks: Queue<u64>,
     completes: Queue<Ended>,
     releases: Queue<Ended>,
@@ -147,8 +148,8 @@ impl Claims {
             settings,
             control,
             next: 0,
-            jobs: HashMap::new(),
-            keys: HashMap::new(),
+            jobs: HashMap::default(),
+            keys: HashMap::default(),
             asks: Queue::default(),
             completes: Queue::default(),
             releases: Queue::default(),

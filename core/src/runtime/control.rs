@@ -2,15 +2,18 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::partitions::{PartitionStatus, Partitions};
+use super::recess::Recesses;
 use super::window::Window;
 use crate::transport::Delivery;
-use crate::{Text, Timestamp};
+use crate::{Result, Text, Timestamp};
 
 /// Pauses a subscription while it runs, and says how it is doing.
 pub struct Control {
@@ -19,6 +22,7 @@ pub struct Control {
     changed: Notify,
     failed: AtomicBool,
     restarting: AtomicBool,
+    pub(super) recesses: Recesses,
     /// It is paused, reads nothing and has nothing in flight.
     idle: AtomicBool,
     became_idle: Notify,
@@ -47,6 +51,7 @@ impl Control {
             changed: Notify::new(),
             failed: AtomicBool::new(false),
             restarting: AtomicBool::new(false),
+            recesses: Recesses::default(),
             idle: AtomicBool::new(false),
             became_idle: Notify::new(),
             partitions: Mutex::default(),
@@ -94,6 +99,31 @@ impl Control {
     /// Whether it failed, and is about to start again.
     pub fn is_restarting(&self) -> bool {
         self.restarting.load(Ordering::Acquire)
+    }
+
+    /// Lets it leave its groups, does some work, and lets it join them again. It gives its handlers
+    /// that run `within` to finish; what they have not finished it gives back. Several that ask
+    /// have their turns.
+    ///
+    /// # Errors
+    ///
+    /// That of the work: it has joined again all the same. Or why it could not join, or failed
+    /// before; [`Closed`](crate::ErrorKind::Closed) if it stopped before. Forever if it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, this takes place or not.
+    pub async fn recess(
+        &self,
+        within: Duration,
+        work: BoxFuture<'static, Result<()>>,
+    ) -> Result<()> {
+        self.recesses.ask(within, work).await
+    }
+
+    /// Whether it has a [recess](Self::recess).
+    pub fn is_in_recess(&self) -> bool {
+        self.recesses.is_taken()
     }
 
     /// What it has received from.
@@ -212,11 +242,11 @@ impl Arrivals {
         self.first + self.open.len() as u64 - 1
     }
 
-    /// Notes that one of them is done.
-    pub(super) fn done(&mut self, number: u64) {
+    /// Notes that so many of them are done.
+    pub(super) fn done(&mut self, number: u64, count: usize) {
         let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
         if let Some((_, left)) = self.open.get_mut(index) {
-            *left -= 1;
+            *left -= count;
         }
         while self.open.front().is_some_and(|(_, left)| *left == 0) {
             self.open.pop_front();
@@ -242,16 +272,16 @@ mod tests {
         let second = arrivals.arrived(1);
         let third = arrivals.arrived(1);
         let oldest = arrivals.oldest().unwrap();
-        arrivals.done(second);
-        arrivals.done(first);
+        arrivals.done(second, 1);
+        arrivals.done(first, 1);
         assert_eq!(arrivals.oldest(), Some(oldest));
-        arrivals.done(first);
+        arrivals.done(first, 1);
         assert_eq!(arrivals.open.len(), 1, "the second went with the first");
-        arrivals.done(third);
+        arrivals.done(third, 1);
         assert_eq!(arrivals.oldest(), None);
         let fourth = arrivals.arrived(1);
         assert!(arrivals.oldest().is_some());
-        arrivals.done(fourth);
+        arrivals.done(fourth, 1);
         assert_eq!(arrivals.oldest(), None);
     }
 }

@@ -1,3 +1,4 @@
+mod arriving;
 mod batching;
 mod claiming;
 mod decide;
@@ -18,6 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
+use self::arriving::{Arrived, new_job};
 use self::claiming::next_answer;
 use self::deferring::limited;
 pub(super) use self::rules::{ask, failure_of};
@@ -25,9 +27,9 @@ use self::suspects::Suspicion;
 use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
 use super::claims::{Claims, Idempotency};
 use super::dead_letter::{DeadLetters, Held, Reason};
-use super::job::{Job, Task, Trial, Working};
+use super::job::{Job, Trial, Working};
 use super::lanes::{LaneId, Lanes};
-use super::source::{Read, Reader, Settled, Settlements};
+use super::source::{Read, Reader, Settled, Settlements, missing_result};
 use super::window::Window;
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
@@ -136,6 +138,8 @@ struct Engine {
     readers: Vec<Reader>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// What has come and was not looked at yet.
+    arrived: VecDeque<Arrived>,
     lanes: Lanes,
     /// Jobs that may start as soon as one of `concurrency` places is free.
     ready: VecDeque<Job>,
@@ -185,6 +189,7 @@ impl Engine {
             readers: Vec::new(),
             reads: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
+            arrived: VecDeque::new(),
             lanes: Lanes::default(),
             ready: VecDeque::new(),
             running: FuturesUnordered::new(),
@@ -244,7 +249,7 @@ impl Engine {
             }
             self.batches.expire();
             poll_fn(|context| {
-                self.start_ready(context);
+                self.start_work(context);
                 Poll::Ready(())
             })
             .await;
@@ -312,9 +317,15 @@ impl Engine {
                 self.counters.received(deliveries.len());
                 let transport = &self.calls[source].transport;
                 self.control.note_received(transport, &deliveries);
-                let arrival = self.window.received(&deliveries);
-                for delivery in deliveries {
-                    self.accept(source, arrival, delivery);
+                let arrival = self.window.received(deliveries.len());
+                let arrived = Arrived {
+                    source,
+                    arrival,
+                    deliveries,
+                };
+                match self.stopping {
+                    true => self.give_back(arrived),
+                    false => self.arrived.push_back(arrived),
                 }
             }
             Read::Failed(error) if error.retryable() => {
@@ -326,26 +337,17 @@ impl Engine {
         }
     }
 
+    /// Makes a job of a delivery, which starts when it may.
     fn accept(&mut self, source: usize, arrival: u64, delivery: Delivery) {
         tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
+        self.window.hold(&delivery);
         let lane = self.lane(source, &delivery);
-        let mut job = Job::new(Task {
-            source,
-            arrival,
-            lane: None,
-            claim: None,
-            later: None,
-            attempt: delivery.attempt(),
-            failed_at: None,
-            trial: Trial::None,
-            checked: false,
-            delivery,
-        });
+        let mut job = new_job(source, arrival, delivery);
         if self.stopping {
             self.release(job);
-        } else if self.is_own_dead_letter(&job) {
+        } else if self.is_own_dead_letter(source, job.delivery.topic()) {
             self.counters.unhandled(1);
             self.settle(job, Settlement::Ack, Progress::Unhandled);
         } else {
@@ -378,22 +380,26 @@ impl Engine {
 
     /// Whether a topic that discovery found holds the subscription's own dead letters, or events
     /// that wait for their next attempt: handling them would put them away again, and again.
-    fn is_own_dead_letter(&self, job: &Job) -> bool {
-        let topic = job.delivery.topic();
+    fn is_own_dead_letter(&self, source: usize, topic: &Topic) -> bool {
         // A source of its own reads what waits: what somebody put there by hand is handled.
-        let named = &self.named_topics[job.source];
-        if named.contains(topic) || self.lane_sources[job.source] != job.source {
+        let named = &self.named_topics[source];
+        if named.contains(topic) || self.lane_sources[source] != source {
             return false;
         }
         let delayed = self.settings.retry.delayed.as_ref();
-        let prefix = &self.dead_letters[job.source].prefix;
+        let prefix = &self.dead_letters[source].prefix;
         self.settings.dead_letter.covers(topic, prefix)
             || delayed.is_some_and(|delayed| delayed.topic.covers(topic, prefix))
     }
 
+    /// Whether another handler may run.
+    fn has_place(&self) -> bool {
+        self.running.len() + self.running_batches.len() < self.settings.concurrency
+    }
+
     /// Starts jobs while there are places. A handler that returns at once is done right here.
     fn start_ready(&mut self, context: &mut Context<'_>) {
-        while self.running.len() + self.running_batches.len() < self.settings.concurrency {
+        while self.has_place() {
             if let Some(batch) = self.batches.next_collected() {
                 self.start_batch(batch);
                 continue;
@@ -587,12 +593,4 @@ impl Engine {
             self.on_settled(settled);
         }
     }
-}
-
-fn missing_result() -> Error {
-    Error::new(
-        ErrorKind::Transport,
-        "the transport reported no result for a settlement",
-    )
-    .with_operation("settle")
 }

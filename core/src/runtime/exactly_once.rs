@@ -183,7 +183,8 @@ impl Work {
         let control = Arc::clone(&self.control);
         self.counters.received(deliveries.len());
         let mut window = Window::new(&self.settings);
-        window.received(&deliveries);
+        window.received(deliveries.len());
+        deliveries.iter().for_each(|it| window.hold(it));
         control.note_received(&self.transport, &deliveries);
         control.note_progress(&window);
         let decided = self.handle(&deliveries).await;

@@ -38,6 +38,16 @@ impl Lanes {
         LaneId(self.hasher.hash_one((source, topic, partition)))
     }
 
+    /// Whether no job is at work.
+    pub(super) fn is_empty(&self) -> bool {
+        self.occupied.is_empty()
+    }
+
+    /// Whether no job of a lane is at work.
+    pub(super) fn is_free(&self, lane: LaneId) -> bool {
+        !self.occupied.contains_key(&lane)
+    }
+
     /// Takes the job's lane and gives the job back, or keeps it until the lane is free.
     pub(super) fn enter(&mut self, job: Job) -> Option<Job> {
         let Some(lane) = job.lane else {

@@ -29,6 +29,7 @@ mod lanes;
 mod observer;
 mod partitions;
 pub mod provenance;
+mod recess;
 mod restart;
 mod shutdown;
 mod source;

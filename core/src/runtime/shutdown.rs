@@ -1,6 +1,7 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
-    times: Arc<OnceLock<Times>>,
+    times: Arc<watch::Sender<Option<Times>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,17 +31,27 @@ impl Shutdown {
     pub fn request(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let reserve = (within / 10).min(Duration::from_secs(1));
-        self.times.get_or_init(|| Times {
+        let asked = Times {
             drain_until: deadline - reserve,
             deadline,
+        };
+        self.times.send_if_modified(|times| match times {
+            Some(_) => false,
+            None => times.replace(asked).is_none(),
         });
         self.requested.cancel();
     }
 
-    /// Asks to stop as another request says that was made.
+    /// Asks to stop as another request says that was made. The earlier one counts.
     pub(super) fn request_as(&self, other: &Self) {
-        if let Some(times) = other.times.get() {
-            self.times.get_or_init(|| *times);
+        if let Some(asked) = other.times() {
+            self.times.send_if_modified(|times| match times {
+                Some(known) if known.deadline <= asked.deadline => false,
+                _ => {
+                    *times = Some(asked);
+                    true
+                }
+            });
         }
         self.requested.cancel();
     }
@@ -58,16 +69,29 @@ impl Shutdown {
     /// Waits for a request, and then until handlers have had their time. Cancel safe.
     pub(super) async fn drain_expired(&self) {
         self.requested().await;
-        if let Some(times) = self.times.get() {
-            sleep_until(times.drain_until).await;
+        let mut changes = self.times.subscribe();
+        loop {
+            let times = *changes.borrow_and_update();
+            let Some(Times { drain_until, .. }) = times else {
+                return;
+            };
+            tokio::select! {
+                biased;
+                () = sleep_until(drain_until) => return,
+                // The sender lives as long as this call, so this is a change.
+                _ = changes.changed() => {}
+            }
         }
     }
 
     /// By when everything must have ended. The present without a request.
     pub(super) fn deadline(&self) -> Instant {
-        self.times
-            .get()
+        self.times()
             .map_or_else(Instant::now, |times| times.deadline)
+    }
+
+    fn times(&self) -> Option<Times> {
+        *self.times.borrow()
     }
 
     /// The same request as a token, for handlers.

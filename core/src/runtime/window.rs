@@ -51,21 +51,36 @@ impl Window {
         Some((self.max_events - self.events).min(by_bytes).max(1))
     }
 
-    /// Takes deliveries in, and gives the number under which they are done.
-    pub(super) fn received(&mut self, deliveries: &[Delivery]) -> u64 {
-        let bytes: usize = deliveries.iter().map(Delivery::size).sum();
-        self.events += deliveries.len();
-        self.bytes += bytes;
-        let mean = bytes / deliveries.len().max(1);
-        // Large ones are expected at once, and small ones slowly.
-        self.expected_bytes = mean.max((7 * self.expected_bytes + mean) / 8);
-        self.arrivals.arrived(deliveries.len())
+    /// Takes deliveries in, and gives the number under which they are done. What they have in bytes
+    /// is told by [`hold`](Self::hold) and [`measured`](Self::measured).
+    pub(super) fn received(&mut self, count: usize) -> u64 {
+        self.events += count;
+        self.arrivals.arrived(count)
     }
 
-    /// Notes that a delivery is done, and waits to be settled.
+    /// Notes that a delivery stays for a while.
+    pub(super) fn hold(&mut self, delivery: &Delivery) {
+        self.bytes += delivery.size();
+    }
+
+    /// Learns how many bytes deliveries had that came together.
+    pub(super) fn measured(&mut self, count: usize, bytes: usize) {
+        let mean = bytes / count.max(1);
+        // Large ones are expected at once, and small ones slowly.
+        self.expected_bytes = mean.max((7 * self.expected_bytes + mean) / 8);
+    }
+
+    /// Notes that deliveries that came together are done, none of which was held.
+    pub(super) fn done_at_once(&mut self, arrival: u64, count: usize) {
+        if count > 0 {
+            self.arrivals.done(arrival, count);
+        }
+    }
+
+    /// Notes that a delivery that was held is done, and waits to be settled.
     pub(super) fn done(&mut self, arrival: u64, delivery: &Delivery) {
         self.bytes -= delivery.size();
-        self.arrivals.done(arrival);
+        self.arrivals.done(arrival, 1);
     }
 
     /// Notes that a delivery is settled.
@@ -113,11 +128,19 @@ mod tests {
         (0..count).map(|_| delivery()).collect()
     }
 
+    fn receive(window: &mut Window, deliveries: &[Delivery]) -> u64 {
+        let arrival = window.received(deliveries.len());
+        deliveries.iter().for_each(|it| window.hold(it));
+        let bytes = deliveries.iter().map(Delivery::size).sum();
+        window.measured(deliveries.len(), bytes);
+        arrival
+    }
+
     #[test]
     fn a_full_window_opens_again_when_half_of_it_is_free() {
         let mut window = window(10, 1 << 30, None);
         assert_eq!(window.room(), Some(10));
-        window.received(&deliveries(10, 1));
+        receive(&mut window, &deliveries(10, 1));
         for settled in 0..5 {
             assert_eq!(window.room(), None, "after {settled}");
             window.settled();
@@ -130,7 +153,7 @@ mod tests {
         let mut window = window(1_000, 160_000, None);
         assert_eq!(window.room(), Some(16), "nothing is known of their size");
         let first = deliveries(16, 10_000);
-        let arrival = window.received(&first);
+        let arrival = receive(&mut window, &first);
         assert_eq!(window.room(), None, "they fill it");
         for delivery in &first[..14] {
             window.done(arrival, delivery);
@@ -143,7 +166,7 @@ mod tests {
     fn one_event_that_fills_the_window_does_not_close_it_for_good() {
         let mut window = window(1_000, 100, None);
         let large = deliveries(1, 5_000);
-        let arrival = window.received(&large);
+        let arrival = receive(&mut window, &large);
         assert_eq!(window.room(), None);
         window.done(arrival, &large[0]);
         assert_eq!(window.room(), Some(1));
@@ -153,7 +176,7 @@ mod tests {
     async fn an_old_event_closes_it_until_it_is_done() {
         let mut window = window(1_000, 1 << 30, Some(Duration::from_secs(60)));
         let old = deliveries(1, 1);
-        let arrival = window.received(&old);
+        let arrival = receive(&mut window, &old);
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(window.room().is_some());
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -117,7 +117,13 @@ impl KafkaPublisher {
             let Queue::Open(producer) = &mut *queue else {
                 return self.reject_rest(batch, ticket, || self.refused());
             };
-            match self.send(producer, outgoing, ticket.next(), deadline).await {
+            // Mostly it is taken at once, and no future is made for it.
+            let record = record::record(outgoing, self.format, ticket.next());
+            let sent = match try_send(producer, record) {
+                Ok(()) => Ok(()),
+                Err(refusal) => self.insist(producer, refusal, outgoing, deadline).await,
+            };
+            match sent {
                 Ok(()) => ticket.sent(),
                 Err(Some(outcome)) => ticket.settle(outcome),
                 Err(None) => return self.reject_rest(batch, ticket, || self.full()),
@@ -133,12 +139,27 @@ impl KafkaPublisher {
         number: usize,
         deadline: Instant,
     ) -> Result<(), Option<Outcome>> {
+        let record = record::record(outgoing, self.format, number);
+        match try_send(producer, record) {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.insist(producer, refusal, outgoing, deadline).await,
+        }
+    }
+
+    /// Goes on with a record that the client has refused, as [`send`](Self::send) does.
+    async fn insist<'a>(
+        &self,
+        producer: &mut Producer,
+        refusal: Refusal<'a>,
+        outgoing: &'a Outgoing,
+        deadline: Instant,
+    ) -> Result<(), Option<Outcome>> {
         let topic = outgoing.topic.name();
         let refused = |error| Some(self.origin.not_taken(topic, error));
-        let mut record = record::record(outgoing, self.format, number);
         let (mut looked_up, mut rebuilt) = (false, false);
+        let mut sent = Err(refusal);
         loop {
-            record = match try_send(producer, record) {
+            let record = match sent {
                 Ok(()) => return Ok(()),
                 Err(Refusal::Full(record)) => {
                     let _ = timeout(ROOM_CHECK, self.pending.room()).await;
@@ -166,6 +187,7 @@ impl KafkaPublisher {
                     return Err(refused(error));
                 }
             };
+            sent = try_send(producer, record);
         }
     }
 
@@ -292,6 +314,7 @@ impl Publisher for KafkaPublisher {
     clippy::result_large_err,
     reason = "a record that is given back is tried again as it is"
 )]
+#[inline]
 fn try_send<'a>(producer: &Producer, record: Record<'a>) -> Result<(), Refusal<'a>> {
     if producer.is_fatal() {
         return Err(Refusal::Fatal(record));

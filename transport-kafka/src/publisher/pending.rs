@@ -96,7 +96,10 @@ impl Pending {
     pub(super) fn answer(&self, number: usize, outcome: Outcome) {
         let (place, index) = (number >> 32, number & u32::MAX as usize);
         self.settle(place, 1, Some((index, outcome)));
-        if self.room_wanted.swap(false, Ordering::AcqRel) {
+        // Looked at first: to write it for each answer would take it from those who set it.
+        if self.room_wanted.load(Ordering::Acquire)
+            && self.room_wanted.swap(false, Ordering::AcqRel)
+        {
             self.room.notify_one();
         }
     }

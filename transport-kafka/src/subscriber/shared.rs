@@ -1,6 +1,7 @@
 //! What a subscriber, its settlers and its thread share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::Instant;
@@ -18,6 +19,10 @@ use crate::asking::Partition;
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How often an ownership has begun, ended or been about to. Changed under the lock.
+    ownerships: AtomicU64,
+    /// The ownership that [`is_current`](Shared::is_current) has found last. 0: none.
+    found: AtomicU64,
     limits: Limits,
     /// Told when there is something to receive.
     pub(super) arrived: Notify,
@@ -116,6 +121,8 @@ impl Shared {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             state: Mutex::default(),
+            ownerships: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             limits,
             arrived: Notify::new(),
             thread: OnceLock::new(),
@@ -193,10 +200,28 @@ impl Shared {
         results
     }
 
+    /// Whether a delivery may be started. Asked for each, mostly many of one ownership in a row:
+    /// those take no lock.
     pub(crate) fn is_current(&self, token: AckToken) -> bool {
+        let found = remembered(self.ownerships.load(Ordering::Acquire), token);
+        if found.is_some_and(|found| self.found.load(Ordering::Relaxed) == found) {
+            return true;
+        }
         let state = self.state();
         let source = state.sources.get(token.source as usize);
-        source.is_some_and(|source| source.watermark.epoch() == token.epoch && !source.revoking)
+        let is_current = source
+            .is_some_and(|source| source.watermark.epoch() == token.epoch && !source.revoking);
+        if is_current
+            && let Some(found) = remembered(self.ownerships.load(Ordering::Acquire), token)
+        {
+            self.found.store(found, Ordering::Relaxed);
+        }
+        is_current
+    }
+
+    /// Makes `is_current` look again. To be called while the state is locked.
+    fn ownerships_change(&self) {
+        self.ownerships.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Tells the thread to leave the group. The first deadline stays.
@@ -299,6 +324,7 @@ impl Shared {
         source.revoking = false;
         source.transacted = None;
         let epoch = source.watermark.begin();
+        self.ownerships_change();
         let index = u32::try_from(index).expect("a member has fewer than 2^32 partitions");
         (index, epoch)
     }
@@ -362,6 +388,7 @@ impl Shared {
             source.queued = 0;
             source.revoking = true;
         }
+        self.ownerships_change();
         wants.drained = true;
     }
 
@@ -410,6 +437,7 @@ impl Shared {
             source.revoking = false;
             source.watermark.begin();
         }
+        self.ownerships_change();
         state.wants.drained = false;
         Some(positions)
     }
@@ -429,9 +457,17 @@ impl Shared {
         for source in &mut state.sources {
             source.watermark.begin();
         }
+        self.ownerships_change();
         drop(state);
         self.arrived.notify_one();
     }
+}
+
+/// An ownership in one number, never 0, as long as each part is within its bits.
+fn remembered(ownerships: u64, token: AckToken) -> Option<u64> {
+    let fits = ownerships < 1 << 23 && token.source < 1 << 20 && token.epoch < 1 << 20;
+    let packed = ownerships << 40 | u64::from(token.source) << 20 | u64::from(token.epoch);
+    fits.then_some(1 << 63 | packed)
 }
 
 fn by_source(acks: &[AckToken]) -> Vec<Vec<AckToken>> {

@@ -115,6 +115,27 @@ fn another_ownership_of_a_partition_keeps_its_source_and_changes_its_epoch() {
 }
 
 #[test]
+fn what_was_current_is_not_once_its_ownership_has_changed() {
+    let shared = shared(10, 100);
+    let (first, other) = (Owned::new(&shared, 0), Owned::new(&shared, 1));
+    // Asked twice: the second answer is one that was remembered.
+    let is_current = |owned: &Owned| [0, 1].map(|id| shared.is_current(owned.token(id)));
+    assert_eq!(is_current(&first), [true, true]);
+    shared.revoke(&[first.source]);
+    assert_eq!(is_current(&first), [false, false]);
+    assert_eq!(is_current(&other), [true, true]);
+    shared.disown(&[(first.source, None)], false);
+    let again = Owned::new(&shared, 0);
+    assert_eq!(is_current(&again), [true, true]);
+    assert_eq!(is_current(&first), [false, false]);
+    shared.disown(&[(again.source, None)], false);
+    assert_eq!(is_current(&again), [false, false]);
+    assert_eq!(is_current(&other), [true, true]);
+    shared.end();
+    assert_eq!(is_current(&other), [false, false]);
+}
+
+#[test]
 fn room_is_bounded_and_comes_back() {
     let shared = shared(4, 100);
     let owned = Owned::new(&shared, 0);

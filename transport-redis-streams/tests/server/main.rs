@@ -16,6 +16,8 @@ mod following;
 mod forwarding;
 mod idempotency;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod securing;

@@ -83,6 +83,65 @@ async fn events_of_many_chunks_and_callers_stand_in_their_order() {
 }
 
 #[tokio::test]
+async fn the_answers_to_a_call_that_was_dropped_are_nobody_elses() {
+    let server = RedisServer::start().await.unwrap();
+    let (transport, raw, topic) = (connect(&server).await, Raw::connect(&server).await, topic());
+    let publisher = transport.publisher().await.unwrap();
+    // While the server is halted all that is sent waits for its answer.
+    server.pause().await.unwrap();
+    let numbers = |call: usize| call * 100..call * 100 + 1 + call * 4;
+    let batches: Vec<_> = (0..20).map(|call| events(&topic, numbers(call))).collect();
+    let mut calls: Vec<_> = batches
+        .iter()
+        .map(|batch| Box::pin(publisher.publish(batch)))
+        .enumerate()
+        .collect();
+    for (_, call) in &mut calls {
+        assert!(futures::poll!(call).is_pending());
+    }
+    calls.retain(|(call, _)| call % 3 != 1);
+    server.resume().await.unwrap();
+    let calls = calls.into_iter().map(|(call, publishing)| async move {
+        let positions = publishing.await.into_iter();
+        let positions = positions.map(|outcome| outcome.into_result().unwrap());
+        numbers(call).zip(positions).collect::<Vec<_>>()
+    });
+    let calls = futures::future::join_all(calls).await;
+    let entries: Vec<(String, Vec<String>)> = raw.words(&["XRANGE", topic.name(), "-", "+"]).await;
+    let stored: std::collections::HashMap<_, _> = entries
+        .iter()
+        .map(|(id, fields)| (id.as_str(), fields[3].as_str()))
+        .collect();
+    let mut accepted = 0;
+    for (number, position) in calls.into_iter().flatten() {
+        let id = format!("{}-{}", position.offset(), position.sequence().unwrap());
+        assert_eq!(stored[id.as_str()], format!("event-{number:05}"));
+        accepted += 1;
+    }
+    assert!(accepted > 400, "{accepted}");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_no_event() {
+    let server = RedisServer::start().await.unwrap();
+    let (transport, raw, topic) = (connect(&server).await, Raw::connect(&server).await, topic());
+    let publisher = transport.publisher().await.unwrap();
+    for round in 0..20 {
+        assert!(publisher.publish(&events(&topic, 0..2)).await[1].is_accepted());
+        let _: usize = raw.call("CLIENT KILL TYPE normal SKIPME yes").await;
+        // The server closes them before it answers this, and the client hears of it before.
+        eventually("the end of the connections", async || {
+            let clients: String = raw.call("CLIENT LIST").await;
+            clients.lines().count() == 1
+        })
+        .await;
+        let _: String = raw.call("PING").await;
+        let next = publisher.publish(&events(&topic, 2..3)).await.remove(0);
+        assert!(next.is_accepted(), "round {round}: {next:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_server_events_are_rejected_within_the_connect_deadline() {
     let server = RedisServer::start().await.unwrap();
     let transport = connect_with(&server, |config| {

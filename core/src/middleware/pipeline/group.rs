@@ -69,7 +69,7 @@ pub(in crate::middleware) struct Batch {
     pub(in crate::middleware) route: Arc<Route>,
     pub(in crate::middleware) outgoing: Vec<Outgoing>,
     pub(in crate::middleware) meta: Vec<Meta>,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Batch {
@@ -112,8 +112,9 @@ impl Batch {
     }
 }
 
-/// So many events leave beside the batches that are out, also where more would fit: they share the
-/// cost of a batch well enough, and to gather more would leave the server without work meanwhile.
+/// So many events leave beside the batches that are out, if no more are out than that. Beside more,
+/// as many leave as are out: so callers that wait for their events share two or three batches of a
+/// good size, and neither the server nor they are without work.
 const WORTH_A_BATCH: usize = 64;
 
 /// Events that share batches.
@@ -122,6 +123,10 @@ pub(super) struct Group {
     pub(super) route: Arc<Route>,
     /// How many batches are out, or being filled by their caller.
     pub(super) in_flight: usize,
+    /// How many events these have, ..
+    pub(super) events_out: usize,
+    /// .. and how many bytes.
+    pub(super) bytes_out: usize,
     /// Sets that are sent as they are, before the queue: their keys are theirs already.
     pub(super) sets: VecDeque<Vec<Entry>>,
     pub(super) queue: VecDeque<Entry>,
@@ -137,6 +142,8 @@ impl Group {
         Self {
             route,
             in_flight: 0,
+            events_out: 0,
+            bytes_out: 0,
             sets: VecDeque::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -150,7 +157,10 @@ impl Group {
     }
 
     pub(super) fn has_capacity(&self) -> bool {
-        self.in_flight < self.route.batch.max_concurrent_batches
+        let limits = &self.route.batch;
+        self.in_flight == 0
+            || (self.in_flight < limits.max_concurrent_batches
+                && self.bytes_out < limits.max_concurrent_bytes)
     }
 
     /// Whether a batch leaves without one coming back.
@@ -159,7 +169,7 @@ impl Group {
         self.in_flight == 0
             || self.route.at_once
             || !self.sets.is_empty()
-            || self.queue.len() >= limits.max_events.min(WORTH_A_BATCH)
+            || self.queue.len() >= limits.max_events.min(self.events_out.max(WORTH_A_BATCH))
             || self.queued_bytes >= limits.max_bytes
     }
 }

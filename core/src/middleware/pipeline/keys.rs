@@ -1,9 +1,9 @@
 //! Which keys are taken: what order per key goes by.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use foldhash::fast::FixedState;
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
 
 use crate::transport::{Content, Outgoing};
 
@@ -41,7 +41,7 @@ pub(super) struct Slot {
 pub(super) struct Keys {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
-    by_hash: HashMap<u32, u32, FixedState>,
+    by_hash: Table,
 }
 
 impl Keys {
@@ -55,7 +55,7 @@ impl Keys {
         if hash == NO_KEY {
             return NO_KEY;
         }
-        self.by_hash.get(&hash).copied().unwrap_or(FREE)
+        self.by_hash.find(hash).unwrap_or(FREE)
     }
 
     /// A slot for a key that is [`FREE`].
@@ -81,8 +81,77 @@ impl Keys {
     /// Gives a slot up that has no events and behind which none wait.
     pub(super) fn vacate(&mut self, number: u32) {
         let hash = self.slots[number as usize].hash;
-        self.by_hash.remove(&hash);
+        self.by_hash.remove(hash);
         self.vacant.push(number);
+    }
+}
+
+/// Numbers by hashes, which are spread well already: an entry stands at the place that its hash
+/// says, or behind it. Half of the places are empty at least, so that it is found at once.
+#[derive(Debug, Default)]
+struct Table {
+    /// None, or a power of two.
+    places: Vec<(u32, u32)>,
+    length: usize,
+}
+
+/// No event has this hash.
+const EMPTY: (u32, u32) = (NO_KEY, 0);
+
+impl Table {
+    fn find(&self, hash: u32) -> Option<u32> {
+        let (found, number) = *self.places.get(self.place(hash)?)?;
+        (found == hash).then_some(number)
+    }
+
+    /// Adds a hash that is not there.
+    fn insert(&mut self, hash: u32, number: u32) {
+        if 2 * (self.length + 1) > self.places.len() {
+            let wider = vec![EMPTY; (2 * self.places.len()).max(16)];
+            let old = std::mem::replace(&mut self.places, wider);
+            self.length = 0;
+            for (hash, number) in old.into_iter().filter(|it| *it != EMPTY) {
+                self.insert(hash, number);
+            }
+        }
+        let place = self.place(hash).expect("there are places");
+        self.places[place] = (hash, number);
+        self.length += 1;
+    }
+
+    fn remove(&mut self, hash: u32) {
+        let Some(mut hole) = self.place(hash).filter(|at| self.places[*at] != EMPTY) else {
+            return;
+        };
+        self.length -= 1;
+        // What stands behind it because its place was taken moves up.
+        let last = self.places.len() - 1;
+        let mut next = hole;
+        loop {
+            next = (next + 1) & last;
+            let entry = self.places[next];
+            if entry == EMPTY {
+                break;
+            }
+            let own = entry.0 as usize & last;
+            let from_own = next.wrapping_sub(own) & last;
+            let from_hole = next.wrapping_sub(hole) & last;
+            if from_own >= from_hole {
+                self.places[hole] = entry;
+                hole = next;
+            }
+        }
+        self.places[hole] = EMPTY;
+    }
+
+    /// Where a hash stands, or is to be put.
+    fn place(&self, hash: u32) -> Option<usize> {
+        let last = self.places.len().checked_sub(1)?;
+        let mut place = hash as usize & last;
+        while self.places[place] != EMPTY && self.places[place].0 != hash {
+            place = (place + 1) & last;
+        }
+        Some(place)
     }
 }
 
@@ -91,7 +160,9 @@ pub(super) fn hash_of(outgoing: &Outgoing) -> u32 {
     let Some(key) = key_of(outgoing) else {
         return NO_KEY;
     };
-    let hash = FixedState::with_seed(0).hash_one((outgoing.topic.name(), key));
+    // Another seed in each process: nobody can choose keys that meet.
+    let state = SeedableRandomState::with_seed(0, SharedSeed::global_random());
+    let hash = state.hash_one((outgoing.topic.name(), key));
     let [_, _, _, _, lower @ ..] = hash.to_be_bytes();
     u32::from_be_bytes(lower).min(FREE - 1)
 }
@@ -128,9 +199,36 @@ mod tests {
             keys.vacate(first);
             keys.vacate(second);
         }
-        assert_eq!((keys.slots.len(), keys.by_hash.len()), (2, 0));
+        assert_eq!((keys.slots.len(), keys.by_hash.length), (2, 0));
         let again = keys.occupy(1);
         assert_eq!(keys.slot(again).entries, 0);
+    }
+
+    #[test]
+    fn a_table_finds_what_is_in_it_however_hashes_meet() {
+        let mut table = Table::default();
+        let mut known = std::collections::HashMap::new();
+        let mut state = 1_u32;
+        for number in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Few lower bits, so that most places are taken, and some at the end of the table.
+            let hash = [state >> 22, (state >> 20) | 0xff00, u32::MAX - 2][number % 3];
+            match known.remove(&hash) {
+                Some(_) => table.remove(hash),
+                None => {
+                    known.insert(hash, number as u32);
+                    table.insert(hash, number as u32);
+                }
+            }
+            assert_eq!(table.length, known.len());
+            assert_eq!(table.find(hash), known.get(&hash).copied());
+            if number % 97 == 0 {
+                assert!(known.iter().all(|(it, n)| table.find(*it) == Some(*n)));
+            }
+        }
+        assert!(known.len() > 100);
+        table.remove(5_000_000);
+        assert_eq!(table.length, known.len());
     }
 
     #[test]

@@ -114,13 +114,13 @@ impl Pipeline {
             if own && !waiting.has_capacity() {
                 return Stopped::Behind(Box::new(entry));
             }
-            let full = entries.len() + 1 >= waiting.route.batch.max_events;
+            let full = filling.capacity() >= waiting.route.batch.max_events;
             let may_open = !waiting.is_waiting()
                 && waiting.has_capacity()
                 && (waiting.is_due() || own || full);
             if may_open {
                 let most = waiting.route.batch.max_events;
-                let capacity = filling.capacity(entries.len()).min(most);
+                let capacity = filling.capacity().min(most);
                 let mut batch = state.open(group, capacity);
                 state.join(entry, &mut batch);
                 filling.opened(Flight::new(self, batch));
@@ -280,8 +280,8 @@ pub(super) trait Filling {
     fn is_open(&mut self, group: u32) -> bool;
     /// Whether the caller has batches of the group out.
     fn has_out(&mut self, group: u32) -> bool;
-    /// For how many events a batch is made, of so many that come.
-    fn capacity(&self, coming: usize) -> usize;
+    /// How many of the events that may come are of one group.
+    fn capacity(&self) -> usize;
     /// Takes a batch that was opened.
     fn opened(&mut self, flight: Flight);
     /// An event has its place.

@@ -93,6 +93,9 @@ impl State {
             slot.batch = batch.id;
             slot.group = entry.meta.group;
         }
+        let group = self.at(batch.group);
+        group.events_out += 1;
+        group.bytes_out += entry.meta.bytes as usize;
         batch.push(entry);
     }
 
@@ -146,6 +149,9 @@ impl State {
             self.at(group).in_flight -= 1;
             return None;
         }
+        let out = self.at(group);
+        out.events_out += batch.len();
+        out.bytes_out += batch.bytes;
         Some(batch)
     }
 
@@ -236,7 +242,10 @@ impl State {
     /// A batch came back. What `again` says yes to, by its number in the batch, is kept in its
     /// place; all else is done.
     pub(super) fn settle(&mut self, batch: &Batch, again: impl Fn(usize) -> bool) {
-        self.at(batch.group).in_flight -= 1;
+        let group = self.at(batch.group);
+        group.in_flight -= 1;
+        group.events_out -= batch.len();
+        group.bytes_out -= batch.bytes;
         for (index, meta) in batch.meta.iter().enumerate() {
             if !again(index) {
                 self.finish(meta);

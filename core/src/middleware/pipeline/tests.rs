@@ -85,6 +85,50 @@ fn an_event_waits_for_one_of_its_key_in_another_group() {
     }
 }
 
+/// Enqueues events of keys of their own, and says which of them are in the batches that leave.
+fn leaving(state: &mut State, numbers: std::ops::Range<usize>) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    for number in numbers {
+        state.enqueue(entry("id", &number.to_string(), 0));
+        state.ready(0, false, &mut batches);
+    }
+    batches
+}
+
+#[test]
+fn as_many_events_leave_beside_others_as_are_out() {
+    let mut state = state(500);
+    let batches = leaving(&mut state, 0..1024);
+    let sizes: Vec<_> = batches.iter().map(Batch::len).collect();
+    assert_eq!(sizes, [1, 64, 65, 130, 260, 500], "4 wait");
+    batches.iter().for_each(|it| state.settle(it, |_| false));
+    let waiting = state.at(0);
+    assert_eq!((waiting.events_out, waiting.bytes_out), (0, 0));
+    let sizes: Vec<_> = leaving(&mut state, 2000..2001)
+        .iter()
+        .map(Batch::len)
+        .collect();
+    assert_eq!(sizes, [5]);
+}
+
+#[test]
+fn no_batch_leaves_beside_too_many_bytes() {
+    let mut config = PublishConfig::default();
+    config.batch.max_events = 2;
+    config.batch.max_concurrent_bytes = 4;
+    let mut state = State::new();
+    let route = Route::new(&config, DynPublisher::new(Nowhere), None, None);
+    state.group(&Arc::new(route), "a".into());
+    let batches = leaving(&mut state, 0..10);
+    let sizes: Vec<_> = batches.iter().map(Batch::len).collect();
+    assert_eq!(sizes, [1, 2, 2], "with a byte for each event");
+    state.settle(&batches[1], |_| false);
+    let mut next = Vec::new();
+    state.ready(0, true, &mut next);
+    assert_eq!(next.iter().map(Batch::len).collect::<Vec<_>>(), [2]);
+    assert!(state.take(0, true).is_none(), "5 bytes are out");
+}
+
 #[test]
 fn what_is_sent_again_keeps_its_key() {
     let mut state = state(10);

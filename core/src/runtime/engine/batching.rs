@@ -144,15 +144,14 @@ impl Engine {
 
     /// Whether the runtime will hand the job to its handler once more.
     fn comes_again(&self, job: &Job, handled: &Handled) -> bool {
-        let fails_for_good = match handled {
+        let (fails_for_good, after) = match handled {
             Ok(Verdict::Ack | Verdict::Drop) => return false,
-            Ok(Verdict::DeadLetter { .. }) => true,
-            Ok(Verdict::Retry { .. }) => false,
-            Err(failure) => self.classifiers.classify(failure.clone()).is_permanent(),
-        };
-        let after = match handled {
-            Ok(Verdict::Retry { after }) => *after,
-            _ => None,
+            Ok(Verdict::DeadLetter { .. }) => (true, None),
+            Ok(Verdict::Retry { after }) => (false, *after),
+            Err(failure) => {
+                let failure = self.classifiers.classify(failure.clone());
+                (failure.is_permanent(), failure.after())
+            }
         };
         let last = fails_for_good || job.attempt >= self.settings.retry.max_attempts;
         let topic = job.delivery.topic();

@@ -11,7 +11,7 @@ use crate::handler::{Failure, FailureKind, Handled, Verdict};
 use crate::runtime::dead_letter::{Held, Origin, Reason, Replacement, letter};
 use crate::runtime::job::{Job, Working};
 use crate::runtime::{Progress, Step};
-use crate::transport::Settlement;
+use crate::transport::{Delivery, Settlement};
 use crate::{Error, ErrorKind, Event, Timestamp, Topic};
 
 impl Engine {
@@ -79,7 +79,7 @@ impl Engine {
         if failure.is_permanent() {
             self.dead_letter(job, reason);
         } else {
-            self.retry(job, None, reason);
+            self.retry(job, failure.after(), reason);
         }
     }
 
@@ -109,7 +109,8 @@ impl Engine {
         let pause = delayed.pause(job.attempt, after, retry.max)?;
         let prefix = &self.dead_letters[job.source].prefix;
         let topic = delayed.topic.fill(topic, prefix, &self.group, pause);
-        Some((topic, pause))
+        // What asked for less than the topic's pause comes in its own time.
+        Some((topic, after.map_or(pause, |after| after.min(pause))))
     }
 
     fn pause(&mut self, mut job: Job, pause: Duration, reason: Reason<'_>) {
@@ -233,12 +234,22 @@ impl Engine {
     }
 
     pub(super) fn observe(&self, job: &Job, progress: Progress) {
+        self.observe_step(job.source, &job.delivery, job.attempt, progress);
+    }
+
+    pub(super) fn observe_step(
+        &self,
+        source: usize,
+        delivery: &Delivery,
+        attempt: u32,
+        progress: Progress,
+    ) {
         if let Some(observer) = &self.observer {
             observer.observe(&Step {
                 subscription: &self.name,
-                transport: &self.calls[job.source].transport,
-                delivery: &job.delivery,
-                attempt: job.attempt,
+                transport: &self.calls[source].transport,
+                delivery,
+                attempt,
                 progress,
             });
         }

@@ -14,7 +14,7 @@ use crate::backoff;
 use crate::handler::FailureKind;
 use crate::runtime::dead_letter::{Held, Reason};
 use crate::runtime::job::{Job, Trial, Working};
-use crate::transport::{Capabilities, Settler};
+use crate::transport::{Capabilities, Delivery, Settler};
 
 /// Which events of a source are suspect.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +38,16 @@ impl Suspicion {
     }
 
     pub(super) fn is_of(self, job: &Job) -> bool {
+        job.trial == Trial::None && self.covers(&job.delivery)
+    }
+
+    /// Whether a delivery is suspect before anybody asked.
+    pub(super) fn covers(self, delivery: &Delivery) -> bool {
         let delivered = match self.counted {
-            true => job.delivery.attempt(),
-            false => job.delivery.deliveries(),
+            true => delivery.attempt(),
+            false => delivery.deliveries(),
         };
-        job.trial == Trial::None && delivered >= self.from
+        delivered >= self.from
     }
 }
 

@@ -196,7 +196,10 @@ impl Work {
         };
         match failure.is_permanent() {
             true => Attempt::DeadLetter(why),
-            false => Attempt::Again { after: None, why },
+            false => Attempt::Again {
+                after: failure.after(),
+                why,
+            },
         }
     }
 
