@@ -23,12 +23,10 @@ const VARIABLE: &str = "POLYBUS_SCHEMAS";
 /// #     fn type_info(&self) -> &'static TypeInfo { &Self::TYPES[0] }
 /// # }
 ///
-/// # mod tests { use super::*;
 /// #[test]
 /// fn events_stay_compatible() {
 ///     GoldenSchemas::in_folder("tests/schemas").check::<UserCreated>();
 /// }
-/// # }
 /// ```
 ///
 /// A schema that is not there yet is written; so is one that has changed and breaks nobody. One that
