@@ -268,6 +268,7 @@ async fn an_exactly_once_subscription_on_kafka_goes_back_while_it_runs() {
     subscription.seek(Start::Beginning, "10s").await.unwrap();
     handled(2 * EVENTS).await;
     let expected: Vec<u32> = (0..EVENTS).flat_map(|number| [number; 4]).collect();
-    assert_eq!(numbers(&bus, "kafka", &place.stock).await, expected);
+    let stored = numbers(&bus, "kafka", &place.stock, expected.len()).await;
+    assert_eq!(stored, expected);
     bus.close("10s").await.unwrap().into_result().unwrap();
 }
