@@ -225,10 +225,10 @@ async fn a_key_keeps_its_order_where_some_handlers_return_at_once_and_others_do_
     let handler = |State(seen): State<Seen>, RawEvent(event): RawEvent, context: Context| async move {
         let data: String = serde_json::from_slice(event.data().unwrap()).unwrap();
         let number: usize = data.parse().unwrap();
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             tokio::task::yield_now().await;
         }
-        if number % 11 == 0 && context.attempt() < 3 {
+        if number.is_multiple_of(11) && context.attempt() < 3 {
             return Err("not yet");
         }
         seen.note(data);
