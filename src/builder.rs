@@ -129,7 +129,7 @@ impl BusBuilder {
     }
 
     /// Holds every event of the types of `T` to its [schema](EventData::schemas) on routes that
-    /// [validate](crate::validation): also those that are published as an [`Event`], and those that
+    /// [validate](crate::validation): also those that are published as an `Event`, and those that
     /// handlers take as they are. Values of `T`, and what handlers take as a `T`, are held to it
     /// without this.
     pub fn contract<T: EventData>(mut self) -> Self {
