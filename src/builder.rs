@@ -1,25 +1,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 
-use crate::bus::{Bus, Connected};
+use crate::bus::{Bus, Connected, Contracts};
 use crate::config::{Config, Section};
 use crate::format::{Format, FormatTable, Formats};
 use crate::idempotency::IdempotencyStore;
 use crate::kinds;
 use crate::middleware::Publishing;
-use crate::middleware::layers::{Layers, PublishLayer, Stage, Validator};
+use crate::middleware::layers::{Layers, PublishLayer, Stage};
 use crate::registries;
 use crate::registry::{Registry, SchemaRegistry};
 use crate::routing::RouteTable;
 use crate::runtime::Observer;
 use crate::stores::Stores;
 use crate::transport::{DynTransport, TopicSpec, Transport, TransportConfig, TransportFactory};
+use crate::validation::{Rules, TypeContract, Validation};
 use crate::version::{Migration, Migrations};
-use crate::{Error, ErrorKind, Event, Result, Text};
+use crate::{Error, ErrorKind, Event, EventData, Result, Text};
 
 /// Builds a [`Bus`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -28,7 +30,8 @@ pub struct BusBuilder {
     factories: BTreeMap<String, Arc<dyn TransportFactory>>,
     in_memory: bool,
     profile: Option<Text>,
-    validator: Option<Validator>,
+    rules: Rules,
+    contracts: Vec<TypeContract>,
     formats: Formats,
     migrations: Vec<Migration>,
     /// Of each transport, the outermost first.
@@ -67,7 +70,8 @@ impl BusBuilder {
             factories,
             in_memory: false,
             profile: None,
-            validator: None,
+            rules: Rules::default(),
+            contracts: Vec::new(),
             formats: Formats::default(),
             migrations: Vec::new(),
             layers: BTreeMap::new(),
@@ -119,13 +123,37 @@ impl BusBuilder {
         self
     }
 
-    /// Checks events before they are sent, on routes with `validate = "strict"`, after what is
-    /// checked there of every event. An error is the outcome of the event, which is not sent.
+    /// Adds a rule of the program's own to what events of routes that [validate](crate::validation) are
+    /// held to, when they are published and when they are handled. Its error is a fault of the event;
+    /// one made by [`Error::invalid`] has several, each with its place.
     pub fn validate(
         mut self,
         check: impl Fn(&Event) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.validator = Some(Validator::new(check));
+        self.rules.add(check);
+        self
+    }
+
+    /// Adds a rule as [`validate`](Self::validate) does, one that has to wait for something. An error that
+    /// is [retryable](Error::retryable) says that nobody knows yet: the event is published or handled
+    /// later, as the retry settings say. It may take half a minute.
+    ///
+    /// Of what is published it is asked with each batch, after everything else was checked; of what is
+    /// handled in the lane of its key, without a place of `concurrency`.
+    pub fn validate_async<F>(mut self, check: impl Fn(Event) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.rules.add_async(check);
+        self
+    }
+
+    /// Holds every event of the types of `T` to its [schema](EventData::schemas) on routes that
+    /// [validate](crate::validation): also those that are published as an `Event`, and those that
+    /// handlers take as they are. Values of `T`, and what handlers take as a `T`, are held to it
+    /// without this.
+    pub fn contract<T: EventData>(mut self) -> Self {
+        self.contracts.push(TypeContract::of::<T>());
         self
     }
 
@@ -205,7 +233,10 @@ impl BusBuilder {
     /// [`Connect`](ErrorKind::Connect) for a server that can't be reached.
     pub async fn build(mut self) -> Result<Bus> {
         let config = self.read_config()?;
-        let routes = RouteTable::compile(&config)?;
+        let routes = Arc::new(RouteTable::compile(&config)?);
+        let rules = std::mem::take(&mut self.rules);
+        let validation = Validation::new(&config, Arc::clone(&routes), &self.contracts, rules)?;
+        let validation = Arc::new(validation);
         let migrations = Migrations::new(std::mem::take(&mut self.migrations))?;
         let layers = self.take_layers(&config)?;
         let registry = registries::find(&config, self.registry.take(), self.in_memory)?;
@@ -224,11 +255,15 @@ impl BusBuilder {
         let publishers = publishers
             .map(|(name, connected)| (name.clone(), connected.publisher.clone()))
             .collect();
-        let publishing = Publishing::new(&config, &publishers, self.validator.as_ref());
+        let publishing = Publishing::new(&config, &publishers, Some(Arc::clone(&validation)));
+        let contracts = Contracts {
+            migrations,
+            validation,
+        };
         let observer = self.watch.map(|watch| watch.observer);
         let stores = self.stores;
         Ok(Bus::new(
-            config, routes, transports, publishing, stores, observer, migrations,
+            config, routes, transports, publishing, stores, observer, contracts,
         ))
     }
 

@@ -22,6 +22,7 @@ use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
 use crate::transport::{DynPublisher, DynTransport, Transport};
+use crate::validation::Validation;
 use crate::version::Migrations;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -47,10 +48,18 @@ pub(crate) struct Inner {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// The steps between versions of data.
     pub(crate) migrations: Arc<Migrations>,
+    /// What events are held to.
+    pub(crate) validation: Arc<Validation>,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
     pub(crate) any_ended: CancellationToken,
     closed: AtomicBool,
+}
+
+/// What is agreed on about events.
+pub(crate) struct Contracts {
+    pub(crate) migrations: Migrations,
+    pub(crate) validation: Arc<Validation>,
 }
 
 /// A transport and the publisher that the bus shares.
@@ -79,14 +88,14 @@ impl Bus {
 
     pub(crate) fn new(
         config: Config,
-        routes: RouteTable,
+        routes: Arc<RouteTable>,
         transports: BTreeMap<Text, Connected>,
         publishing: Publishing,
         stores: Stores,
         observer: Option<Arc<dyn Observer>>,
-        migrations: Migrations,
+        contracts: Contracts,
     ) -> Self {
-        let (routes, publishing) = (Arc::new(routes), Arc::new(publishing));
+        let publishing = Arc::new(publishing);
         let service = config.service.clone();
         let prepare = Prepare::new(Arc::clone(&publishing), Arc::clone(&routes), service);
         let inner = Inner {
@@ -97,7 +106,8 @@ impl Bus {
             routes,
             transports,
             observer,
-            migrations: Arc::new(migrations),
+            migrations: Arc::new(contracts.migrations),
+            validation: contracts.validation,
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),

@@ -52,6 +52,8 @@
 //! | `kafka` | `kind = "kafka"` (builds librdkafka: needs a C compiler, make and perl) |
 //! | `console` | `kind = "console"`: prints events, for development |
 //! | `asyncapi` | `Bus::asyncapi`: the AsyncAPI document of the service |
+//! | `schema` | JSON Schemas of events: `#[event(schema)]` and files of them, for [`validation`] |
+//! | `garde` | `#[event(garde)]`: rules by the crate garde, for [`validation`] |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -110,13 +112,17 @@ pub use polybus_core::{
 };
 pub use polybus_core::{
     codec, config, envelope, event, format, handler, idempotency, middleware, registry, routing,
-    runtime, time, topic, transport, version,
+    runtime, time, topic, transport, validation, version,
 };
 /// Writes the [`EventData`] of a type.
 pub use polybus_macros::Event;
 
 #[doc(hidden)]
 pub use polybus_core::__private;
+
+/// For `#[derive(JsonSchema)]` beside `#[event(schema)]`, with `#[schemars(crate = "polybus::schemars")]`.
+#[cfg(feature = "schema")]
+pub use polybus_core::schemars;
 
 #[cfg(feature = "kafka")]
 pub use polybus_kafka as kafka;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::bus::{Bus, closed};
+use crate::bus::{Bus, Inner, closed};
 use crate::event::IntoEvent;
 use crate::failed::Failed;
 use crate::made::BusEvent;
@@ -16,6 +16,7 @@ use crate::middleware::{self, Prepared, PublishStats, Published, Way};
 use crate::report::Receipt;
 use crate::time::IntoDuration;
 use crate::transport::Outcome;
+use crate::validation::Report;
 use crate::{Event, Result, Text};
 
 impl Bus {
@@ -108,6 +109,43 @@ impl Bus {
         let next = || events.next().map(&mut route);
         let publishing = &self.inner.publishing;
         publishing.publish_all(expected, next).await
+    }
+
+    /// What is wrong with an event, whatever its route says of it: nothing is published. See
+    /// [`validation`](crate::validation).
+    ///
+    /// ```no_run
+    /// # async fn example(bus: polybus::Bus, event: polybus::Event) {
+    /// for fault in bus.check(event).await.faults {
+    ///     println!("{}: {}", fault.pointer, fault.message);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn check(&self, event: impl IntoEvent) -> Report {
+        let Inner {
+            prepare,
+            validation,
+            ..
+        } = &*self.inner;
+        prepare.check(validation, event).await
+    }
+
+    /// Refuses an event in which something is wrong, as [`check`](Self::check) finds it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`](crate::ErrorKind::InvalidEvent), which lists every fault and has the
+    /// [report](crate::Error::report).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn validate(&self, event: impl IntoEvent) -> Result<()> {
+        self.check(event).await.into_result()
     }
 
     /// Waits until everything that was published before has its outcome.

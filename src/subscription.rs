@@ -24,6 +24,7 @@ use crate::stores::InCode;
 use crate::takes::Takes;
 use crate::time::IntoDuration;
 use crate::transport::{DynAdmin, Start, Transport};
+use crate::validation::Validation;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
@@ -279,6 +280,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             counters: Arc::default(),
             control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
+            validation: validation_of(&self.bus),
         };
         let handle = Subscription {
             name: self.name.clone(),
@@ -303,6 +305,12 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
         })?;
         Ok(handle)
     }
+}
+
+/// What events are held to, unless no route validates.
+fn validation_of(bus: &Bus) -> Option<Arc<Validation>> {
+    let validation = &bus.inner.validation;
+    (!validation.is_off()).then(|| Arc::clone(validation))
 }
 
 /// What the handlers have to read, and as whom.

@@ -16,8 +16,22 @@ mod formats;
 ))]
 #[path = "contracts/registry.rs"]
 mod registry;
+#[cfg(feature = "schema")]
+#[path = "contracts/schemas_of_types.rs"]
+mod schemas_of_types;
 #[cfg(all(feature = "kafka", feature = "redis-streams"))]
 #[path = "contracts/servers.rs"]
 mod servers;
+#[cfg(all(
+    feature = "kafka",
+    feature = "redis-streams",
+    feature = "schema",
+    feature = "garde"
+))]
+#[path = "contracts/servers_validate.rs"]
+mod servers_validate;
+#[cfg(all(feature = "schema", feature = "garde"))]
+#[path = "contracts/validation.rs"]
+mod validation;
 #[path = "contracts/versions.rs"]
 mod versions;

@@ -1,6 +1,7 @@
 //! What polybus costs, beside the raw clients in the same run. Started by `scripts/bench`.
 
 mod consume;
+mod contracts;
 mod local;
 mod measure;
 mod null;
@@ -53,6 +54,7 @@ struct Arguments {
 enum Subject {
     Publish,
     Consume,
+    Contracts,
 }
 
 /// A run: its servers, its extent, and what it has found.
@@ -107,6 +109,7 @@ async fn main() -> Result<(), BoxError> {
     let (all, name) = match arguments.subject {
         Subject::Publish => (publish::CASES, "publish"),
         Subject::Consume => (consume::CASES, "consume"),
+        Subject::Contracts => (contracts::CASES, "contracts"),
     };
     if let Some(unknown) = arguments
         .cases
@@ -138,6 +141,7 @@ async fn main() -> Result<(), BoxError> {
         match arguments.subject {
             Subject::Publish => publish::run(case, &mut bench).await?,
             Subject::Consume => consume::run(case, &mut bench).await?,
+            Subject::Contracts => contracts::run(case, &mut bench).await?,
         }
     }
     report::write(&bench.out.join(format!("{name}.json")), &bench.rows)

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Write};
 pub use serde::de::DeserializeOwned;
 
 pub use crate::codec::{Codec, DataSchema, SchemaFormat, Wire};
+pub use crate::validation::{Fault, TypeSchema};
 pub use crate::version::decode_from;
 use crate::version::type_of;
 use crate::{Error, ErrorKind};
@@ -82,6 +83,7 @@ pub trait ProtobufMessage: prost::Message + Default {}
 #[cfg(feature = "protobuf")]
 #[diagnostic::do_not_recommend]
 impl<T: prost::Message + Default> ProtobufMessage for T {}
+pub use serde_json::Value;
 
 /// The event type of a struct that is a variant's data.
 #[must_use]
@@ -155,11 +157,121 @@ pub fn is_of<E: EventData, T: EventData>(event: &Event) -> bool {
     taken.is_some_and(|taken| T::TYPES.iter().any(|info| info.name == taken.name))
 }
 
+/// The schemas of a type, and of the versions before that it reads.
+#[must_use]
+pub fn with_previous<T: EventData, P: EventData>() -> Vec<TypeSchema> {
+    let own = T::TYPES.iter().filter_map(|info| {
+        let schema = T::schema_of(info.name)?;
+        Some(TypeSchema::new(*info, schema))
+    });
+    own.chain(P::schemas()).collect()
+}
+
+/// Whether a type has an event type of a name.
+#[must_use]
+pub fn has_type<T: EventData>(name: &str) -> bool {
+    T::TYPES.iter().any(|info| info.name == name)
+}
+
 /// The error for an event that none of an enum's variants takes.
 pub fn of_no_variant<T: EventData>(event: &Event) -> Error {
     let types: Vec<_> = T::TYPES.iter().map(|info| info.name).collect();
     let what = format!("no variant takes the event type `{}`", event.event_type());
     Error::new(ErrorKind::Decode, what).with_note(format!("they take {}", types.join(", ")))
+}
+
+/// The JSON Schema of a type.
+#[cfg(feature = "schema")]
+pub fn schema_of<T: HasSchema>() -> serde_json::Value {
+    T::schema()
+}
+
+/// A type that has a JSON Schema.
+#[cfg(feature = "schema")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no JSON Schema",
+    label = "`#[event(schema)]` takes the schema of the type",
+    note = "derive it: `#[derive(schemars::JsonSchema)]`"
+)]
+pub trait HasSchema {
+    /// The schema.
+    fn schema() -> serde_json::Value;
+}
+
+#[cfg(feature = "schema")]
+#[diagnostic::do_not_recommend]
+impl<T: schemars::JsonSchema> HasSchema for T {
+    fn schema() -> serde_json::Value {
+        schemars::SchemaGenerator::default()
+            .into_root_schema_for::<T>()
+            .into()
+    }
+}
+
+/// What is wrong with a value by its rules.
+#[cfg(feature = "garde")]
+pub fn faults_of<T: HasRules>(value: &T) -> Vec<Fault> {
+    value.faults()
+}
+
+/// A type that has rules of the crate garde.
+#[cfg(feature = "garde")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no rules of garde",
+    label = "`#[event(garde)]` takes the rules of the type",
+    note = "derive them: `#[derive(garde::Validate)]`, whose context has to implement `Default`"
+)]
+pub trait HasRules {
+    /// What is wrong.
+    fn faults(&self) -> Vec<Fault>;
+}
+
+#[cfg(feature = "garde")]
+#[diagnostic::do_not_recommend]
+impl<T: garde::Validate<Context: Default>> HasRules for T {
+    fn faults(&self) -> Vec<Fault> {
+        let Err(report) = self.validate() else {
+            return Vec::new();
+        };
+        let faults = report.iter().map(|(path, error)| {
+            Fault::in_data(
+                crate::validation::pointer_of(&path.to_string()),
+                error.message(),
+            )
+        });
+        faults.collect()
+    }
+}
+
+/// What stands in the place of the above in a build without the feature.
+#[cfg(not(feature = "schema"))]
+#[diagnostic::on_unimplemented(
+    message = "`#[event(schema)]` needs the feature `schema` of polybus",
+    label = "its schema needs the feature",
+    note = "in Cargo.toml: `polybus = {{ version = \"..\", features = [\"schema\"] }}`"
+)]
+pub trait HasSchema {}
+
+/// Never called.
+#[cfg(not(feature = "schema"))]
+#[must_use]
+pub fn schema_of<T: HasSchema>() -> serde_json::Value {
+    serde_json::Value::Null
+}
+
+/// What stands in the place of the above in a build without the feature.
+#[cfg(not(feature = "garde"))]
+#[diagnostic::on_unimplemented(
+    message = "`#[event(garde)]` needs the feature `garde` of polybus",
+    label = "its rules need the feature",
+    note = "in Cargo.toml: `polybus = {{ version = \"..\", features = [\"garde\"] }}`"
+)]
+pub trait HasRules {}
+
+/// Never called.
+#[cfg(not(feature = "garde"))]
+pub fn faults_of<T: HasRules>(_: &T) -> Vec<Fault> {
+    Vec::new()
 }
 
 /// A field that was named as `key` or `subject`.

@@ -3,7 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::Text;
+use crate::validation::{Fault, Report};
+use crate::{Event, Text};
 
 /// A boxed error of any type, as users' handlers return it.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
@@ -29,6 +30,7 @@ struct Inner {
     topic: Option<Text>,
     notes: Vec<String>,
     source: Option<BoxError>,
+    report: Option<Box<Report>>,
 }
 
 /// The class of an [`Error`]: what a program may branch on.
@@ -48,7 +50,7 @@ pub enum ErrorKind {
     NoRoute,
     /// No route can ever reach a handler.
     UnreachableHandler,
-    /// An attribute of an event is missing or malformed.
+    /// An attribute of an event is missing or malformed, or the event is not what its contract says.
     InvalidEvent,
     /// An event, or a transaction, is over a size limit.
     TooLarge,
@@ -121,6 +123,7 @@ impl Error {
             topic: None,
             notes: Vec::new(),
             source: None,
+            report: None,
         }))
     }
 
@@ -138,6 +141,7 @@ impl Error {
             topic: inner.topic.clone(),
             notes: inner.notes.iter().cloned().chain(cause).collect(),
             source: None,
+            report: inner.report.clone(),
         }))
     }
 
@@ -181,6 +185,12 @@ impl Error {
         &self.0.notes
     }
 
+    /// What a check of the event found, if the error is that it is not valid. The notes list its faults
+    /// too.
+    pub fn report(&self) -> Option<&Report> {
+        self.0.report.as_deref()
+    }
+
     /// Sets whether the operation may have taken effect.
     #[must_use]
     pub fn with_effect(mut self, effect: Effect) -> Self {
@@ -220,6 +230,17 @@ impl Error {
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.0.notes.push(note.into());
+        self
+    }
+
+    /// An event in which something is wrong, for rules of a program's own that say where and what.
+    pub fn invalid(event: &Event, faults: Vec<Fault>) -> Self {
+        Report::of(event, faults).into_error("validate")
+    }
+
+    #[must_use]
+    pub(crate) fn with_report(mut self, report: Report) -> Self {
+        self.0.report = Some(Box::new(report));
         self
     }
 

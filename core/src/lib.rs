@@ -10,6 +10,7 @@
 //! - [`idempotency`] holds what keeps an event that comes twice from being handled twice.
 //! - [`transport`] holds the traits a transport implements and what passes through them.
 //! - [`codec`] says how data are written, [`registry`] where their schemas are kept.
+//! - [`validation`] holds what an event has to be.
 //! - [`Error`] is the one error type.
 
 #![forbid(unsafe_code)]
@@ -34,8 +35,12 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod transport;
+pub mod validation;
 pub mod version;
 pub mod watermark;
+
+#[cfg(feature = "schema")]
+pub use schemars;
 
 pub use codec::Codec;
 pub use error::{BoxError, Effect, Error, ErrorKind, Result};

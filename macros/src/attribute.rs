@@ -22,6 +22,10 @@ pub(crate) struct Settings {
     pub(crate) avro: Option<Option<LitStr>>,
     /// That it is a Protobuf message, and in which file it is declared.
     pub(crate) protobuf: Option<Option<LitStr>>,
+    /// Whether its data have a JSON Schema, and where that is said.
+    pub(crate) schema: Option<Span>,
+    /// Whether its data have rules of garde, and where that is said.
+    pub(crate) garde: Option<Span>,
     pub(crate) krate: Option<Path>,
 }
 
@@ -85,6 +89,8 @@ impl Settings {
             from: given.ty(FROM, errors),
             avro: given.flag_or_file(AVRO, errors),
             protobuf: given.flag_or_file(PROTOBUF, errors),
+            schema: given.flag(SCHEMA, errors),
+            garde: given.flag(GARDE, errors),
             krate: given.path(CRATE, errors),
         }
     }
@@ -111,10 +117,14 @@ const VERSION: Known = Known::new("version", r#""1.0.0""#);
 const KEY: Known = Known::new("key", "user_id");
 const SUBJECT: Known = Known::new("subject", "user_id");
 const FROM: Known = Known::new("from", "UserCreatedV1");
+const SCHEMA: Known = Known::new("schema", "");
+const GARDE: Known = Known::new("garde", "");
 const CRATE: Known = Known::new("crate", r#""my_service::polybus""#);
 const AVRO: Known = Known::new("avro", r#""user.avsc""#);
 const PROTOBUF: Known = Known::new("protobuf", r#""user.proto""#);
-const ALL: [Known; 8] = [TYPE, VERSION, KEY, SUBJECT, FROM, AVRO, PROTOBUF, CRATE];
+const ALL: [Known; 10] = [
+    TYPE, VERSION, KEY, SUBJECT, FROM, SCHEMA, GARDE, AVRO, PROTOBUF, CRATE,
+];
 
 impl Known {
     const fn new(name: &'static str, example: &'static str) -> Self {
@@ -130,8 +140,10 @@ impl Known {
 /// One `name = value`, its value not looked at yet.
 struct Setting {
     name: Ident,
-    /// Empty if there is none, which is wrong but shows what was meant.
+    /// Empty if there is none, which shows what was meant.
     value: TokenStream,
+    /// Whether something stands behind the name.
+    has_value: bool,
 }
 
 impl Parse for Setting {
@@ -140,9 +152,14 @@ impl Parse for Setting {
         let name = input.call(Ident::parse_any)?;
         let has_value = input.parse::<Option<Token![=]>>()?.is_some();
         let rest = input.parse::<TokenStream>()?;
+        let given = has_value || !rest.is_empty();
         if ALL.iter().any(|known| name == known.name) {
             let value = if has_value { rest } else { TokenStream::new() };
-            return Ok(Self { name, value });
+            return Ok(Self {
+                name,
+                value,
+                has_value: given,
+            });
         }
         let names = ALL.map(|known| format!("`{}`", known.name)).join(", ");
         Err(Error::new(
@@ -213,6 +230,17 @@ impl Given {
     fn field(&self, known: Known, errors: &mut Errors) -> Option<FieldPath> {
         let setting = self.find(known)?;
         errors.take(setting.parse_value(known, "takes the name of a field"))
+    }
+
+    /// Where a setting without a value stands, if it does.
+    fn flag(&self, known: Known, errors: &mut Errors) -> Option<Span> {
+        let setting = self.find(known)?;
+        if setting.has_value {
+            let name = known.name;
+            let what = format!("`{name}` takes no value: `#[event({name})]`");
+            errors.push(Error::new(setting.name.span(), what));
+        }
+        Some(setting.name.span())
     }
 
     fn ty(&self, known: Known, errors: &mut Errors) -> Option<Type> {

@@ -56,8 +56,11 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let step = from
         .filter(|_| input.generics.params.is_empty())
         .map(|previous| assert_step(&krate, &input.ident, previous));
+    let schemas = from.map(|previous| schemas(&krate, previous));
     let from = from.map(|previous| from_event(&krate, previous));
     let wire = wire(&krate, &input.ident, &settings.avro, &settings.protobuf);
+    let schema = settings.schema.map(|span| schema_of(&krate, span));
+    let faults = settings.garde.map(|span| faults(&krate, span));
 
     let version = settings
         .version
@@ -77,6 +80,9 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
 
             #key
             #subject
+            #schema
+            #schemas
+            #faults
             #from
             #wire
         }
@@ -118,6 +124,43 @@ fn assert_step(krate: &Path, name: &syn::Ident, previous: &Type) -> TokenStream 
             <#previous as #krate::__private::EventData>::TYPES,
             <#name as #krate::__private::EventData>::TYPES,
         );
+    }
+}
+
+/// The method `schema_of`.
+fn schema_of(krate: &Path, span: Span) -> TokenStream {
+    // A type without a schema is reported where the attribute asks for one.
+    let span = Span::call_site().located_at(span);
+    let schema = quote_spanned!(span=> #krate::__private::schema_of::<Self>());
+    quote! {
+        fn schema_of(name: &str) -> ::core::option::Option<#krate::__private::Value> {
+            if #krate::__private::has_type::<Self>(name) {
+                ::core::option::Option::Some(#schema)
+            } else {
+                ::core::option::Option::None
+            }
+        }
+    }
+}
+
+/// The method `schemas` of a type with a version before.
+fn schemas(krate: &Path, previous: &Type) -> TokenStream {
+    let private = quote!(#krate::__private);
+    quote! {
+        fn schemas() -> ::std::vec::Vec<#private::TypeSchema> {
+            #private::with_previous::<Self, #previous>()
+        }
+    }
+}
+
+/// The method `faults`.
+fn faults(krate: &Path, span: Span) -> TokenStream {
+    let span = Span::call_site().located_at(span);
+    let faults = quote_spanned!(span=> #krate::__private::faults_of(self));
+    quote! {
+        fn faults(&self) -> ::std::vec::Vec<#krate::__private::Fault> {
+            #faults
+        }
     }
 }
 

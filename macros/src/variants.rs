@@ -38,6 +38,7 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
     let (idents, types): (Vec<&Ident>, Vec<&Type>) = variants.into_iter().unzip();
     let private = quote!(#krate::__private);
     let of_variants = of_variants(&private, &idents);
+    let contract = contract(&private, &idents, &types);
     Ok(quote! {
         #[automatically_derived]
         impl #private::EventData for #name {
@@ -52,6 +53,8 @@ pub(crate) fn derive(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream
             }
 
             #of_variants
+
+            #contract
 
             fn from_event(event: &#private::Event) -> #private::Result<Self>
             where
@@ -101,6 +104,32 @@ fn of_variants(private: &TokenStream, idents: &[&Ident]) -> TokenStream {
         {
             match self {
                 #(Self::#idents(data) => #private::EventData::encode_data(data, codec),)*
+            }
+        }
+    }
+}
+
+/// What the types of the variants say of their data.
+fn contract(private: &TokenStream, idents: &[&Ident], types: &[&Type]) -> TokenStream {
+    quote! {
+        fn schema_of(name: &str) -> ::core::option::Option<#private::Value> {
+            #(
+                if #private::has_type::<#types>(name) {
+                    return <#types as #private::EventData>::schema_of(name);
+                }
+            )*
+            ::core::option::Option::None
+        }
+
+        fn schemas() -> ::std::vec::Vec<#private::TypeSchema> {
+            let mut schemas = ::std::vec::Vec::new();
+            #(schemas.extend(<#types as #private::EventData>::schemas());)*
+            schemas
+        }
+
+        fn faults(&self) -> ::std::vec::Vec<#private::Fault> {
+            match self {
+                #(Self::#idents(data) => #private::EventData::faults(data),)*
             }
         }
     }

@@ -36,6 +36,7 @@
 //! pauses between retries take no real time.
 
 mod fault;
+mod golden;
 mod idle;
 mod journal;
 mod recorded;
@@ -55,6 +56,7 @@ use serde::de::DeserializeOwned;
 use crate::event::with_origin;
 
 pub use fault::{Fault, Injected};
+pub use golden::GoldenSchemas;
 pub use recorded::{DeadLetter, Handling, PublishedEvent, Recorded};
 
 /// What came of an attempt. See [`Handling`].

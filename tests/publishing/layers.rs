@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use polybus::config::{CircuitBreakerConfig, DedupConfig, RateLimitConfig};
+use polybus::config::{self, CircuitBreakerConfig, DedupConfig, RateLimitConfig};
 use polybus::middleware::layers::{
     CircuitBreaker, Deduplicate, Layers, PublishLayer, RateLimit, Stage, Timeout, Validate,
 };
+use polybus::routing::RouteTable;
 use polybus::transport::DynPublisher;
-use polybus::{Effect, Error, ErrorKind, Event, Outcome};
+use polybus::validation::{Rules, Validation};
+use polybus::{Config, Effect, Error, ErrorKind, Event, Outcome};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -264,9 +266,15 @@ impl PublishLayer for Any {
     }
 }
 
+fn validation() -> Arc<Validation> {
+    let config = Config::new("s");
+    let routes = Arc::new(RouteTable::compile(&config).unwrap());
+    Arc::new(Validation::new(&config, routes, &[], Rules::default()).unwrap())
+}
+
 fn all() -> Vec<Any> {
     let layers: [Box<dyn PublishLayer>; 5] = [
-        Box::new(Validate::new(None)),
+        Box::new(Validate::new(validation(), config::Validate::Strict)),
         Box::new(Deduplicate::new(&DedupConfig::new(Duration::from_secs(1)))),
         Box::new(RateLimit::new(&RateLimitConfig::new(1))),
         Box::new(CircuitBreaker::new(&CircuitBreakerConfig::default())),

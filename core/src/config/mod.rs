@@ -103,7 +103,7 @@ mod tree;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use delayed::{DelayedRetry, DelayedTopic};
 pub(crate) use fault::nearest;
@@ -279,6 +279,16 @@ impl Config {
     pub fn topic(&self, transport: &str, name: &str) -> Topic {
         let topic = self.topic_prefix(transport).apply(name);
         Partitioned::of(self).topic(transport, topic)
+    }
+
+    /// Where the folder of schemas is.
+    pub(crate) fn schemas(&self) -> Option<PathBuf> {
+        let folder = self.service.schemas.as_ref()?;
+        let beside = self
+            .file
+            .as_deref()
+            .and_then(|file| Path::new(file).parent());
+        Some(beside.map_or_else(|| folder.clone(), |beside| beside.join(folder)))
     }
 
     /// The settings of the subscription of a name, the defaults if it has none.

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -37,6 +38,12 @@ pub struct ServiceConfig {
     /// are of the whole type. Default: nothing.
     #[serde(default)]
     pub origin: Option<Text>,
+    /// A folder of JSON Schemas, relative to the config file: `user.created@1.json` is that of major
+    /// version 1 of the data of `user.created`, `user.created.json` that of every version without one of
+    /// its own. They hold on routes that validate, in place of those of Rust types. Read once, at the
+    /// start. Needs the feature `schema`. Default: none.
+    #[serde(default)]
+    pub schemas: Option<PathBuf>,
 }
 
 impl ServiceConfig {
@@ -49,6 +56,7 @@ impl ServiceConfig {
             max_event_size: Self::default_event_size(),
             prefix: Text::default(),
             origin: None,
+            schemas: None,
         }
     }
 

@@ -83,7 +83,7 @@ pub struct PublishConfig {
     pub retry: RetryConfig,
     /// What becomes of an event of which nobody knows whether it is stored. Default: it fails.
     pub on_unknown: OnUnknown,
-    /// Whether events are checked before they are sent. Default: off.
+    /// Whether events are held to their contract. Default: off.
     pub validate: Validate,
     /// Publishes events of one identity only once. Default: off.
     pub dedup: Option<DedupConfig>,
@@ -204,7 +204,8 @@ pub enum OnUnknown {
     Retry,
 }
 
-/// Whether events are checked before they are sent.
+/// Whether events are held to what they have to be ([`validation`](crate::validation)), when they are
+/// published and when they are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -212,8 +213,10 @@ pub enum Validate {
     /// No. The default.
     #[default]
     Off,
-    /// The type has no empty segment, the data is what its content type says where that is JSON
-    /// or text, and the program's own check passes, if it has one.
+    /// What is wrong with an event is logged, and the event passes.
+    Warn,
+    /// An event in which something is wrong is not published; one that is read becomes a dead letter,
+    /// with the report.
     Strict,
 }
 

@@ -251,6 +251,18 @@ fn into_text(value: ExtensionValue) -> Text {
 /// CloudEvents 1.0, "Naming conventions": lower-case ASCII letters and digits. `data` and the
 /// core attributes are not extensions.
 fn check_extension_name(name: &str) -> Result<()> {
+    if is_extension_name(name) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidEvent,
+        format!("`{name}` can't name an extension attribute"),
+    )
+    .with_note("use lower-case letters and digits, and no name that CloudEvents defines"))
+}
+
+/// Whether an extension attribute may have a name.
+pub(crate) fn is_extension_name(name: &str) -> bool {
     const RESERVED: [&str; 10] = [
         "data",
         "data_base64",
@@ -266,12 +278,5 @@ fn check_extension_name(name: &str) -> Result<()> {
     let spelled = name
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    if !name.is_empty() && spelled && !RESERVED.contains(&name) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::InvalidEvent,
-        format!("`{name}` can't name an extension attribute"),
-    )
-    .with_note("use lower-case letters and digits, and no name that CloudEvents defines"))
+    !name.is_empty() && spelled && !RESERVED.contains(&name)
 }

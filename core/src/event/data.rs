@@ -6,6 +6,7 @@ use super::cause::inherit;
 use super::{Event, EventBuilder};
 use crate::codec::{Codec, DataSchema, Wire};
 use crate::text::format_text;
+use crate::validation::{Fault, TypeContract, TypeSchema};
 use crate::{Result, Text, version};
 
 /// One event type that a Rust type stands for.
@@ -98,6 +99,22 @@ pub trait EventData: Send + Sync + Sized + 'static {
         Self::wire().schema(codec)
     }
 
+    /// The JSON Schemas of the data of its event types, and of the versions before that it reads. Events
+    /// of routes that validate are held to them. Default: what [`schema_of`](Self::schema_of) says.
+    fn schemas() -> Vec<TypeSchema> {
+        let of_type = |info: &TypeInfo| {
+            let schema = Self::schema_of(info.name)?;
+            Some(TypeSchema::new(*info, schema))
+        };
+        Self::TYPES.iter().filter_map(of_type).collect()
+    }
+
+    /// What is wrong with this value by the rules of its type, which no schema can say. Asked on routes
+    /// that validate. Default: nothing.
+    fn faults(&self) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// The data of an event, read as its content type says, if their version is one that this type
     /// reads: by default one of the same [major](crate::version), or none.
     ///
@@ -182,6 +199,19 @@ pub trait IntoEvent: Send {
         None
     }
 
+    /// What its Rust type says of the data, if it has one.
+    fn contract() -> Option<TypeContract>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// What is wrong with it by the [rules](EventData::faults) of its Rust type.
+    fn own_faults(&self) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// The event.
     ///
     /// # Errors
@@ -226,6 +256,14 @@ impl<T: EventData + Serialize> IntoEvent for T {
 
     fn registered_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
         self.data_schema(codec)
+    }
+
+    fn contract() -> Option<TypeContract> {
+        Some(TypeContract::of::<T>())
+    }
+
+    fn own_faults(&self) -> Vec<Fault> {
+        self.faults()
     }
 
     fn into_event(self, defaults: &EventDefaults<'_>) -> Result<Event> {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use triomphe::Arc;
 
 pub use builder::EventBuilder;
+pub(crate) use builder::is_extension_name;
 pub(crate) use cause::on_behalf_of;
 pub use contract::Contract;
 pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::{CallInfo, Context, Failure, FromRef, Handled, IntoVerdict, State, Verdict};
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers};
-use crate::{BoxError, Error, ErrorKind, Event, version};
+use crate::{BoxError, Error, ErrorKind, Event};
 
 /// Several events of a type, for a handler that does better with many at once. In the order in
 /// which the transport delivered them; those of one key are in their order.
@@ -137,8 +137,7 @@ fn read<T: EventData + DeserializeOwned>(
     let event = delivery.event().map_err(|undecodable| {
         Error::new(ErrorKind::Decode, undecodable.error.message().to_owned())
     })?;
-    let read = || version::decode(event, info.migrations.as_deref());
-    let payload = delivery.read_data(read)?;
+    let payload = delivery.read_data(|| info.read(event))?;
     Ok((payload, event.clone()))
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Later;
 use crate::event::{EventData, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
+use crate::validation::Validation;
 use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Result, Text, Topic};
 
@@ -75,6 +76,8 @@ pub struct CallInfo {
     pub stopping: Arc<CancellationToken>,
     /// The steps between versions of data that the program registered.
     pub migrations: Option<Arc<Migrations>>,
+    /// What events of routes that validate are held to.
+    pub(crate) validation: Option<Arc<Validation>>,
     /// What the runtime has for extractors that it knows and this module does not.
     pub(crate) scope: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -93,7 +96,17 @@ impl CallInfo {
             deadline: None,
             stopping: Arc::new(stopping),
             migrations: None,
+            validation: None,
             scope: None,
+        }
+    }
+
+    /// The data of an event, checked where its route validates.
+    pub(super) fn read<T: EventData + DeserializeOwned>(&self, event: &Event) -> Result<T> {
+        let migrations = self.migrations.as_deref();
+        match &self.validation {
+            Some(validation) => validation.read(event, migrations),
+            None => version::decode(event, migrations),
         }
     }
 
@@ -145,9 +158,8 @@ impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     }
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        let (event, migrations) = (call.event()?, call.info.migrations.as_deref());
-        let read = || version::decode(event, migrations);
-        call.delivery.read_data(read).map(Self)
+        let event = call.event()?;
+        call.delivery.read_data(|| call.info.read(event)).map(Self)
     }
 }
 

@@ -22,9 +22,9 @@ pub use set::{HandlerSet, HandlerSetBuilder};
 pub(crate) use set::{LastFound, Registered};
 pub use verdict::{Failure, FailureKind, Handled, IntoVerdict, Permanent, Verdict};
 
+use crate::Result;
 use crate::event::TypeInfo;
 use crate::transport::Delivery;
-use crate::{Error, Result};
 
 /// An async function that handles events.
 ///
@@ -143,9 +143,16 @@ where
 {
     fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure> {
         let call = Call::new(delivery, info, &self.state);
-        let future = catch_unwind(AssertUnwindSafe(|| self.handler.call(&call)))
+        let start = || {
+            // Data that a handler takes as a type is checked where it is read as that.
+            if let (Some(validation), []) = (&info.validation, H::TYPES) {
+                validation.admit(call.event()?)?;
+            }
+            self.handler.call(&call)
+        };
+        let future = catch_unwind(AssertUnwindSafe(start))
             .map_err(|panic| Failure::from_panic(&*panic))?
-            .map_err(|error: Error| Failure::permanent(error))?;
+            .map_err(Failure::refused)?;
         Ok(Started {
             future,
             later: call.later.into_inner(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ErrorClass;
+use crate::validation::Fault;
 use crate::{BoxError, Error, ErrorKind};
 
 /// What a handler decides about an event.
@@ -94,10 +95,12 @@ pub enum FailureKind {
     Unhandled,
     /// The processes that handled it ended without an outcome.
     ProcessEnded,
+    /// It is not what its contract says.
+    Invalid,
 }
 
 impl FailureKind {
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::Transient, "transient"),
         (Self::Permanent, "permanent"),
         (Self::Panic, "panic"),
@@ -106,6 +109,7 @@ impl FailureKind {
         (Self::Undecodable, "undecodable"),
         (Self::Unhandled, "unhandled"),
         (Self::ProcessEnded, "process-ended"),
+        (Self::Invalid, "invalid"),
     ];
 
     /// Its name in headers.
@@ -155,6 +159,15 @@ impl Failure {
         Self { error, kind, after }
     }
 
+    /// An event that was refused before its handler saw it.
+    pub(crate) fn refused(error: Error) -> Self {
+        let kind = match error.report() {
+            Some(_) => FailureKind::Invalid,
+            None => FailureKind::Permanent,
+        };
+        Self::of_kind(error.into(), kind)
+    }
+
     /// A panic, which counts as an error worth another try.
     pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Self {
         let text = panic
@@ -175,7 +188,14 @@ impl Failure {
 
     /// Whether trying again makes no sense.
     pub fn is_permanent(&self) -> bool {
-        self.kind == FailureKind::Permanent
+        matches!(self.kind, FailureKind::Permanent | FailureKind::Invalid)
+    }
+
+    /// What is wrong with the event, if that is why.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        let error = self.error.downcast_ref::<Error>();
+        let report = error.and_then(Error::report);
+        report.map_or(&[], |report| &report.faults)
     }
 
     /// What sort of failure it is.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::layers::wait_for_rules;
 use super::publishing::{Publishing, Way};
 use super::reply::never_answered;
 use super::route::Route;
 use super::transaction::{EndOnDrop, Gathered, Transaction};
+use crate::config::Validate;
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Event, Result};
 
 impl Publishing {
     /// Runs the work of a transaction, and publishes what was published in it if it ends well.
@@ -35,6 +37,7 @@ impl Publishing {
         let transaction = EndOnDrop(transaction);
         let value = work.await?;
         let gathered = transaction.0.finish()?;
+        self.check_together(&gathered.batch).await?;
         self.commit(transaction.0.transport(), gathered).await?;
         Ok(value)
     }
@@ -77,6 +80,19 @@ impl Publishing {
         if bytes > limits.max_bytes {
             let what = format!("the transaction has more than {} bytes", limits.max_bytes);
             return over(what, "max_transaction_bytes");
+        }
+        Ok(())
+    }
+
+    /// Asks the rules that have to wait about the events of a transaction.
+    pub(crate) async fn check_together(&self, batch: &[Outgoing]) -> Result<()> {
+        let Some(validation) = self.validation.as_ref().filter(|it| it.rules().wait()) else {
+            return Ok(());
+        };
+        for outgoing in batch {
+            let mode = outgoing.event().map(Event::event_type);
+            let mode = mode.map_or(Validate::Off, |event_type| validation.mode_of(event_type));
+            wait_for_rules(validation, mode, outgoing).await?;
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::publishing::{Place, Publishing, Way};
-use crate::config::ServiceConfig;
+use crate::config::{ServiceConfig, Validate};
 use crate::event::{EventDefaults, IntoEvent};
 use crate::routing::RouteTable;
 use crate::transport::Outgoing;
-use crate::{Error, ErrorKind, Event, Result, Text, Topic};
+use crate::validation::{Report, Validation};
+use crate::{Codec, Error, ErrorKind, Event, Result, Text, Topic};
 
 /// An event with its way found, and its size in bytes.
 pub type Prepared = (Arc<Way>, Outgoing, usize);
@@ -81,9 +82,9 @@ impl Prepare {
     }
 
     /// Makes the event, and looks at its size.
-    fn outgoing(
+    fn outgoing<E: IntoEvent>(
         &self,
-        event: impl IntoEvent,
+        event: E,
         way: &Way,
         event_type: Option<&Text>,
     ) -> Result<(Outgoing, usize)> {
@@ -93,10 +94,22 @@ impl Prepare {
         } else {
             None
         };
+        let validation = self.publishing.validation.as_ref();
+        let validation = validation.filter(|_| way.validate() != Validate::Off);
+        let of_type = validation.map(|_| event.own_faults());
         let event = match event_type {
             Some(event_type) => event.into_event(&defaults.with_event_type(event_type))?,
             None => event.into_event(&defaults)?,
         };
+        if let (Some(validation), Some(of_type)) = (validation, of_type) {
+            let contract = E::contract();
+            let faults = validation.faults(&event, contract.as_ref());
+            let judged = faults.and_then(|mut faults| {
+                faults.extend(of_type);
+                Validation::judge(way.validate(), &event, faults, "publish")
+            });
+            judged.map_err(|error| error.with_topic(way.topic().name()))?;
+        }
         let (size, limit) = (event.size(), self.service.max_event_size);
         if size > limit {
             return Err(too_large(&event, way.topic(), size, limit));
@@ -105,12 +118,39 @@ impl Prepare {
         Ok((outgoing.with_schema(schema), size))
     }
 
+    /// What is wrong with an event, whatever its route says.
+    pub async fn check<E: IntoEvent>(&self, validation: &Validation, event: E) -> Report {
+        let with_origin = self.with_origin(&event);
+        let event_type = with_origin.as_deref().unwrap_or_else(|| event.event_type());
+        let event_type = Text::from(event_type);
+        let codec = self
+            .way(&event_type)
+            .map_or(Codec::default(), |way| way.codec());
+        let of_type = event.own_faults();
+        let defaults = EventDefaults::new(&self.service.name, codec);
+        let made = event.into_event(&defaults.with_event_type(&event_type));
+        let event = match made {
+            Ok(event) => event,
+            Err(error) => return Report::of_none(event_type, &error),
+        };
+        let checked = async {
+            let mut faults = validation.faults(&event, E::contract().as_ref())?;
+            faults.extend(of_type);
+            faults.extend(validation.rules().check_async(&event).await?);
+            Ok(faults)
+        };
+        match checked.await {
+            Ok(faults) => Report::of(&event, faults),
+            Err(error) => Report::of_none(event_type, &error),
+        }
+    }
+
     /// Whether a transaction may hold so much.
     pub(crate) fn has_room(&self, events: usize, bytes: usize) -> bool {
         self.publishing.check_transaction(events, bytes).is_ok()
     }
 
-    pub(super) fn publishing(&self) -> &Publishing {
+    pub(crate) fn publishing(&self) -> &Publishing {
         &self.publishing
     }
 }

@@ -12,16 +12,17 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::bulk::Bulk;
 use super::failed::FailedEvent;
-use super::layers::{Layers, Validate, Validator};
+use super::layers::Layers;
 use super::pipeline::{Entry, Pipeline, Sink};
 use super::reply::{Completed, Reply, never_answered};
 use super::room::closed;
 use super::route::{Fallback, Route};
 use super::shared::Shared;
 use crate::codec::Codec;
-use crate::config::{Config, PublishConfig};
+use crate::config::{Config, PublishConfig, Validate};
 use crate::routing::{Partitioned, Resolved, RouteTable};
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
+use crate::validation::Validation;
 use crate::{Error, Result, Text, Topic};
 
 /// How many event types a bus remembers the way of, as the route table does.
@@ -41,6 +42,7 @@ pub struct Publishing {
     pub(super) routes: Vec<(usize, Arc<Route>)>,
     /// How much a transaction may hold.
     pub(super) transactions: TransactionLimits,
+    pub(super) validation: Option<Arc<Validation>>,
     ways: RwLock<HashMap<Text, Arc<Way>, RandomState>>,
 }
 
@@ -57,6 +59,7 @@ pub struct Way {
     event_type: Text,
     resolved: Arc<Resolved>,
     place: Place,
+    validate: Validate,
 }
 
 /// Where the events of a [`Way`] gather.
@@ -134,7 +137,7 @@ impl Publishing {
     /// Publishing over the routes of a config, with the publisher of each of its transports. To be
     /// called within a runtime, on which what waits is sent.
     ///
-    /// `validator` is the program's own check on routes with `validate = "strict"`.
+    /// `validation` holds what events of routes that validate are held to.
     ///
     /// # Panics
     ///
@@ -142,7 +145,7 @@ impl Publishing {
     pub fn new(
         config: &Config,
         publishers: &BTreeMap<Text, DynPublisher>,
-        validator: Option<&Validator>,
+        validation: Option<Arc<Validation>>,
     ) -> Self {
         let shared = Arc::new(Shared::new(&config.publishing));
         let names: Vec<_> = publishers.keys().collect();
@@ -157,7 +160,7 @@ impl Publishing {
         let mut routes = Routes {
             all: config,
             publishers,
-            validator,
+            validation: validation.as_ref(),
             known: Vec::new(),
         };
         let routes = settings.map(|(transport, publish)| {
@@ -177,6 +180,7 @@ impl Publishing {
                 max_events: config.publishing.max_transaction_events,
                 max_bytes: config.publishing.max_transaction_bytes,
             },
+            validation,
             ways: RwLock::default(),
         }
     }
@@ -197,6 +201,7 @@ impl Publishing {
         let route = resolved.route.unwrap_or(self.routes.len() - 1);
         let (pipeline, route) = &self.routes[route];
         let name = route.group(&resolved.topic, event_type);
+        let validate = route.validate;
         let way = Arc::new(Way {
             place: Place {
                 group: self.pipelines[*pipeline].group(route, name),
@@ -204,6 +209,7 @@ impl Publishing {
             },
             event_type: event_type.into(),
             resolved,
+            validate,
         });
         let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
         if ways.len() < REMEMBERED_TYPES {
@@ -422,6 +428,11 @@ impl Way {
         self.place
     }
 
+    /// How strict the way is with the events on it.
+    pub fn validate(&self) -> Validate {
+        self.validate
+    }
+
     /// How data is written on the way.
     pub fn codec(&self) -> Codec {
         self.resolved.codec
@@ -490,7 +501,7 @@ fn answer(received: Result<Completed, oneshot::error::RecvError>) -> Completed {
 struct Routes<'a> {
     all: &'a Config,
     publishers: &'a BTreeMap<Text, DynPublisher>,
-    validator: Option<&'a Validator>,
+    validation: Option<&'a Arc<Validation>>,
     known: Vec<(&'a Text, &'a PublishConfig, Arc<Route>)>,
 }
 
@@ -512,10 +523,9 @@ impl<'a> Routes<'a> {
             partitioned: Partitioned::of(self.all),
             publisher: self.publisher(&fallback.transport),
         });
-        let layers = Layers::of_config(config, self.validator);
+        let layers = Layers::of_config(config, self.validation);
         let publisher = layers.around(self.publisher(transport));
-        let validate = Validate::of_config(config, self.validator);
-        let route = Arc::new(Route::new(config, publisher, fallback, validate));
+        let route = Arc::new(Route::new(config, publisher, fallback));
         self.known.push((transport, config, Arc::clone(&route)));
         route
     }

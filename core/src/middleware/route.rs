@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::Result;
 use crate::Topic;
-use crate::config::{BatchConfig, GroupBy, OnUnknown, Priority, PublishConfig, RetryConfig};
-use crate::middleware::layers::Validate;
+use crate::config::{
+    BatchConfig, GroupBy, OnUnknown, Priority, PublishConfig, RetryConfig, Validate,
+};
 use crate::routing::Partitioned;
 use crate::topic::TopicPrefix;
-use crate::transport::{DynPublisher, Outgoing};
+use crate::transport::DynPublisher;
 use crate::{Error, transport::Outcome};
 use crate::{ErrorKind, Text};
 
@@ -21,8 +21,7 @@ pub(super) struct Route {
     pub(super) at_once: bool,
     retry: RetryConfig,
     on_unknown: OnUnknown,
-    /// For what does not pass through the layers.
-    validate: Option<Validate>,
+    pub(super) validate: Validate,
     pub(super) fallback: Option<Arc<Fallback>>,
 }
 
@@ -55,7 +54,6 @@ impl Route {
         config: &PublishConfig,
         publisher: DynPublisher,
         fallback: Option<Fallback>,
-        validate: Option<Validate>,
     ) -> Self {
         let batch = config.batch.clone();
         Self {
@@ -64,15 +62,9 @@ impl Route {
             batch,
             retry: config.retry.clone(),
             on_unknown: config.on_unknown,
-            validate,
+            validate: config.validate,
             fallback: fallback.map(Arc::new),
         }
-    }
-
-    /// Refuses an event that is wrong, as the layers would.
-    pub(super) fn check(&self, outgoing: &Outgoing) -> Result<()> {
-        let validate = self.validate.as_ref();
-        validate.map_or(Ok(()), |validate| validate.check(outgoing))
     }
 
     /// The name of the group of an event.

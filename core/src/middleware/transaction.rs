@@ -94,7 +94,6 @@ impl Transaction {
             }
             let publishing = self.0.prepare.publishing();
             let route = publishing.route(&way);
-            route.check(&outgoing)?;
             publishing.check_transaction(gathered.batch.len() + 1, gathered.bytes + size)?;
             gathered.route.get_or_insert_with(|| Arc::clone(route));
             gathered.bytes += size;

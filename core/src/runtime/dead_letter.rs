@@ -14,6 +14,7 @@ use crate::transport::{
     AckToken, Admin, Delivery, DynAdmin, DynPublisher, DynSettler, Headers, Outgoing, Publisher,
     RawRecord, Settler, TopicSpec,
 };
+use crate::validation::Fault;
 use crate::{Error, ErrorKind, Result, Text, Timestamp, Topic};
 
 /// How long creating the topic or publishing one dead letter may take before it is tried again.
@@ -24,7 +25,7 @@ const MAX_REASON_BYTES: usize = 1024;
 
 /// What came of a job that is held: its retry pause, the publishing of what takes its place, or
 /// the note that it is about to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Held {
     /// The pause is over.
     TryAgain,
@@ -36,6 +37,10 @@ pub(super) enum Held {
     },
     /// It was noted that it is about to run, so many times before.
     Noted(u32),
+    /// The rules that have to wait let it pass.
+    Admitted,
+    /// They don't, or nobody knows yet.
+    Refused(Error),
     /// The event is another member's.
     Lost,
     /// The subscription stops: the event stays with its group.
@@ -56,6 +61,15 @@ pub(super) enum Replacement {
 pub(super) struct Reason<'a> {
     pub(super) kind: FailureKind,
     pub(super) text: &'a str,
+    /// What is wrong with the event, if it is not valid.
+    pub(super) faults: &'a [Fault],
+}
+
+impl<'a> Reason<'a> {
+    pub(super) fn new(kind: FailureKind, text: &'a str) -> Self {
+        let faults = &[];
+        Self { kind, text, faults }
+    }
 }
 
 impl FromPanic for Held {
@@ -212,10 +226,12 @@ pub(super) fn letter_of(
         text(header::FIRST_FAILED_AT, &first),
         text(header::FAILED_AT, &now.to_string()),
     ];
+    let faults = header::faults_header(origin.reason.faults);
     let handler = origin.handler.map(|takes| text(header::HANDLER, takes));
     let time = origin.not_before.map(|time| time.to_string());
     let not_before = time.map(|time| text(header::NOT_BEFORE, &time));
-    let further = provenance.into_iter().chain(handler).chain(not_before);
+    let further = provenance.into_iter().chain(handler);
+    let further = further.chain(faults).chain(not_before);
     outgoing.with_headers(headers.into_iter().chain(further).collect())
 }
 

@@ -3,6 +3,7 @@ mod batching;
 mod claiming;
 mod decide;
 mod deferring;
+mod rules;
 mod suspects;
 
 use std::collections::VecDeque;
@@ -21,13 +22,14 @@ use tracing::Instrument;
 use self::arriving::{Arrived, new_job};
 use self::claiming::next_answer;
 use self::deferring::limited;
+pub(super) use self::rules::{ask, failure_of};
 use self::suspects::Suspicion;
 use super::batch::{BatchLimits, Batches, Collected, RunningBatch};
 use super::claims::{Claims, Idempotency};
 use super::dead_letter::{DeadLetters, Held, Reason};
 use super::job::{Job, Trial, Working};
 use super::lanes::{LaneId, Lanes};
-use super::source::{Read, Reader, Settled, Settlements};
+use super::source::{Read, Reader, Settled, Settlements, missing_result};
 use super::window::Window;
 use super::{Control, Counters, Counts, Observer, Progress, Shutdown, Source};
 use crate::config::{Ordering, SubscriptionConfig};
@@ -36,6 +38,7 @@ use crate::handler::{
     CallInfo, Classifiers, Failure, FailureKind, Handled, HandlerSet, Registered,
 };
 use crate::transport::{Delivery, Settlement, Subscriber};
+use crate::validation::Validation;
 use crate::{Error, ErrorKind, Text, Topic};
 
 /// How long a subscription that fails gives its running handlers.
@@ -65,6 +68,8 @@ pub struct Consumer {
     pub control: Arc<Control>,
     /// Sees what it does, if somebody looks.
     pub observer: Option<Arc<dyn Observer>>,
+    /// What events of routes that validate are held to, if there are such routes.
+    pub validation: Option<Arc<Validation>>,
 }
 
 impl fmt::Debug for Consumer {
@@ -113,6 +118,7 @@ struct Engine {
     counters: Arc<Counters>,
     control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
+    validation: Option<Arc<Validation>>,
     shutdown: Shutdown,
     /// For each source, by index.
     settlements: Vec<Settlements>,
@@ -170,6 +176,7 @@ impl Engine {
             counters: consumer.counters,
             control: consumer.control,
             observer: consumer.observer,
+            validation: consumer.validation,
             shutdown,
             settlements: Vec::new(),
             dead_letters: Vec::new(),
@@ -215,6 +222,7 @@ impl Engine {
         let transport = source.transport.clone();
         let mut call = CallInfo::new(self.name.clone(), transport, token);
         call.migrations = self.handlers.migrations().cloned();
+        call.validation.clone_from(&self.validation);
         self.calls.push(call);
         self.dead_letters.push(DeadLetters {
             transport: source.transport,
@@ -408,7 +416,7 @@ impl Engine {
                 self.try_suspect(job);
                 continue;
             }
-            let Some(job) = self.admit(job) else {
+            let Some(job) = self.admit(job).and_then(|job| self.ask_rules(job)) else {
                 continue;
             };
             if let Some(mut work) = self.start(job) {
@@ -430,7 +438,7 @@ impl Engine {
                     format!("not an event: {}", undecodable.error),
                 );
                 self.counters.undecodable(1);
-                self.dead_letter(job, Reason { kind, text: &text });
+                self.dead_letter(job, Reason::new(kind, &text));
                 return None;
             }
         };
@@ -586,12 +594,4 @@ impl Engine {
             self.on_settled(settled);
         }
     }
-}
-
-fn missing_result() -> Error {
-    Error::new(
-        ErrorKind::Transport,
-        "the transport reported no result for a settlement",
-    )
-    .with_operation("settle")
 }

@@ -29,6 +29,7 @@ use crate::topic::TopicPrefix;
 use crate::transport::{
     Delivery, DynAdmin, DynSettler, DynSubscriber, Outgoing, Settlement, Settler, Subscriber,
 };
+use crate::validation::Validation;
 use crate::{Error, Text, Topic};
 
 /// How many events a step has at most: all wait for the slowest of them.
@@ -53,6 +54,7 @@ struct Work {
     counters: Arc<Counters>,
     control: Arc<Control>,
     observer: Option<Arc<dyn Observer>>,
+    validation: Option<Arc<Validation>>,
     transport: Text,
     settler: DynSettler,
     admin: DynAdmin,
@@ -101,6 +103,7 @@ impl ExactlyOnce {
             counters: consumer.counters,
             control: consumer.control,
             observer: consumer.observer,
+            validation: consumer.validation,
             prepare,
             shutdown,
             unfinished: 0,
@@ -308,6 +311,7 @@ impl Work {
         let token = self.shutdown.token();
         let mut call = CallInfo::new(self.name.clone(), self.transport.clone(), token);
         call.migrations = self.handlers.migrations().cloned();
+        call.validation.clone_from(&self.validation);
         call
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Task {
     pub(super) failed_at: Option<Timestamp>,
     /// What is known of whether it ends its process.
     pub(super) trial: Trial,
+    /// The rules that have to wait let it pass.
+    pub(super) checked: bool,
     pub(super) delivery: Delivery,
 }
 

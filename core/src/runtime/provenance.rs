@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::handler::FailureKind;
 use crate::transport::{Header, Headers, Position};
+use crate::validation::Fault;
 use crate::{Text, Timestamp};
 
 /// The id of a dead letter, made of transport, topic, position and group: an event that was put
@@ -27,6 +28,9 @@ pub const ATTEMPTS: &str = "polybus-attempts";
 pub const REASON: &str = "polybus-reason";
 /// What sort of failure it was: a [`FailureKind`].
 pub const KIND: &str = "polybus-failure-kind";
+/// What is wrong with an event that is not valid, each fault with its JSON pointer: a JSON array, of as
+/// many as 8 KiB hold.
+pub const FAULTS: &str = "polybus-faults";
 /// When it failed first, RFC 3339, as far as is known.
 pub const FIRST_FAILED_AT: &str = "polybus-first-failed-at";
 /// When it failed for good, RFC 3339.
@@ -39,8 +43,11 @@ pub const REPLAYED: &str = "polybus-replayed";
 /// Which replay it was.
 pub const REPLAY: &str = "polybus-replay";
 
+/// A dead letter stays below the server's limits.
+const MAX_FAULTS_BYTES: usize = 8 << 10;
+
 /// What is taken off when an event goes on its way again. The two of a replay stay.
-const TAKEN_OFF: [&str; 13] = [
+const TAKEN_OFF: [&str; 14] = [
     ID,
     TRANSPORT,
     TOPIC,
@@ -51,6 +58,7 @@ const TAKEN_OFF: [&str; 13] = [
     ATTEMPTS,
     REASON,
     KIND,
+    FAULTS,
     FIRST_FAILED_AT,
     FAILED_AT,
     NOT_BEFORE,
@@ -80,6 +88,8 @@ pub struct Provenance {
     pub reason: String,
     /// What sort of failure it was.
     pub kind: Option<FailureKind>,
+    /// What is wrong with the event, if it was not valid.
+    pub faults: Vec<Fault>,
     /// When it failed first.
     pub first_failed_at: Option<Timestamp>,
     /// When it failed for good.
@@ -105,6 +115,7 @@ impl Provenance {
             attempts: number(ATTEMPTS).unwrap_or_default(),
             reason: text(headers, REASON).unwrap_or_default().to_owned(),
             kind: text(headers, KIND).and_then(FailureKind::parse),
+            faults: faults(headers),
             first_failed_at: time(FIRST_FAILED_AT),
             failed_at: time(FAILED_AT),
             replayed: number(REPLAYED).unwrap_or_default(),
@@ -118,6 +129,26 @@ impl Provenance {
         kept.map(|(name, value)| (Text::from(name), value.cloned()))
             .collect()
     }
+}
+
+fn faults(headers: &Headers) -> Vec<Fault> {
+    let json = headers.first(FAULTS);
+    let faults = json.and_then(|json| serde_json::from_slice(json).ok());
+    faults.unwrap_or_default()
+}
+
+/// The header of faults, if there are some: the first ones, as many as it may hold.
+pub(super) fn faults_header(faults: &[Fault]) -> Option<Header> {
+    let mut faults = faults;
+    while !faults.is_empty() {
+        // Text alone, which can always be written.
+        let json = serde_json::to_vec(faults).unwrap_or_default();
+        if json.len() <= MAX_FAULTS_BYTES {
+            return Some((Text::new_static(FAULTS), Some(json.into())));
+        }
+        faults = &faults[..faults.len() / 2];
+    }
+    None
 }
 
 /// The text of a header.

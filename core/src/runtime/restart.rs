@@ -96,6 +96,7 @@ impl Consumer {
             counters: self.counters.clone(),
             control: self.control.clone(),
             observer: self.observer.clone(),
+            validation: self.validation.clone(),
         }
     }
 }

@@ -180,3 +180,12 @@ fn late() -> Error {
     )
     .with_operation("settle")
 }
+
+/// The error for a settlement that the transport passed over.
+pub(super) fn missing_result() -> Error {
+    Error::new(
+        ErrorKind::Transport,
+        "the transport reported no result for a settlement",
+    )
+    .with_operation("settle")
+}

@@ -11,9 +11,12 @@
 //!   starts. Data in MessagePack are turned into JSON for it, and so are those in Avro whose schema a
 //!   registry has; Protobuf does not say what its fields are, and has typed steps alone.
 //!
+//! [`compare_schemas`] says whether a change of a schema stays within a major version.
+//!
 //! Steps form a chain. An event that no chain leads to the handler's version becomes a dead letter that
 //! says so. Dead letters hold the data as they came, whatever steps they took.
 
+mod compatibility;
 mod migration;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 
+pub use compatibility::{Break, Changes, Compatibility, compare_schemas};
 pub use migration::{Migration, Migrations};
 
 use crate::event::{EventData, TypeInfo};

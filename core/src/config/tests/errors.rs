@@ -17,7 +17,7 @@ fn an_unknown_key_names_the_known_ones_and_the_nearest() {
     check(
         "max_event_sise = 1",
         "polybus.toml:3: service.max_event_sise: unknown key; \
-         known: name, group, shutdown_deadline, max_event_size, prefix, origin\
+         known: name, group, shutdown_deadline, max_event_size, prefix, origin, schemas\
          \n  did you mean `max_event_size`?",
     );
     check(

@@ -14,22 +14,25 @@ mod timeout;
 mod validate;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use circuit_breaker::CircuitBreaker;
 pub use deduplicate::Deduplicate;
 pub use rate_limit::RateLimit;
 pub use timeout::Timeout;
-pub use validate::{Validate, Validator};
+pub use validate::Validate;
+pub(super) use validate::wait_for_rules;
 
 use crate::config::PublishConfig;
 use crate::transport::DynPublisher;
+use crate::validation::Validation;
 use crate::{Error, ErrorKind, Result};
 
 /// Where a layer stands, from the outside in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Refuses events that are wrong.
+    /// Asks the rules that have to wait.
     Validate,
     /// Publishes an event only once.
     Deduplicate,
@@ -129,9 +132,9 @@ impl Layers {
     }
 
     /// The layers that a route's settings ask for.
-    pub(super) fn of_config(config: &PublishConfig, validator: Option<&Validator>) -> Self {
+    pub(super) fn of_config(config: &PublishConfig, validation: Option<&Arc<Validation>>) -> Self {
         let mut layers: Vec<Box<dyn PublishLayer>> = Vec::new();
-        if let Some(validate) = Validate::of_config(config, validator) {
+        if let Some(validate) = Validate::of_mode(config.validate, validation) {
             layers.push(Box::new(validate));
         }
         if let Some(dedup) = &config.dedup {

@@ -1,74 +1,70 @@
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::IgnoredAny;
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::split::{collect, publish_rest};
 use super::{PublishLayer, Stage};
-use crate::codec::is_json;
-use crate::config::{self, PublishConfig};
+use crate::config;
 use crate::transport::{DynPublisher, Outcome, Outgoing, Publisher};
-use crate::{Error, ErrorKind, Event, Result};
+use crate::validation::Validation;
+use crate::{Effect, Error, Result};
 
-type Check = dyn Fn(&Event) -> Result<()> + Send + Sync;
-
-/// A program's own check of an event before it is published.
-#[derive(Clone)]
-pub struct Validator(Arc<Check>);
-
-impl Validator {
-    /// A check. Its error is the outcome of the event, which is not sent.
-    pub fn new(check: impl Fn(&Event) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(check))
-    }
-}
-
-impl fmt::Debug for Validator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Validator").finish_non_exhaustive()
-    }
-}
-
-/// Refuses events that are wrong with [`InvalidEvent`](ErrorKind::InvalidEvent): an event type
-/// with an empty segment, data that is not the JSON or the text its content type says, and what
-/// the program's own check refuses.
+/// Refuses events that the program's rules refuse, where these have to wait for something. What needs
+/// no waiting is checked before an event gets here.
 #[derive(Debug, Clone)]
-pub struct Validate(Option<Validator>);
+pub struct Validate {
+    validation: Arc<Validation>,
+    mode: config::Validate,
+}
 
 impl Validate {
-    /// The checks of every event, and those of the program.
-    pub fn new(validator: Option<Validator>) -> Self {
-        Self(validator)
+    /// The layer of a route that is so strict.
+    pub fn new(validation: Arc<Validation>, mode: config::Validate) -> Self {
+        Self { validation, mode }
     }
 
-    /// The checks that a route's settings ask for.
-    pub(in crate::middleware) fn of_config(
-        config: &PublishConfig,
-        validator: Option<&Validator>,
+    /// The layer of a route, if its events have to wait for rules.
+    pub(crate) fn of_mode(
+        mode: config::Validate,
+        validation: Option<&Arc<Validation>>,
     ) -> Option<Self> {
-        let strict = config.validate == config::Validate::Strict;
-        strict.then(|| Self::new(validator.cloned()))
+        let validation = validation.filter(|it| it.rules().wait())?;
+        let validates = mode != config::Validate::Off;
+        validates.then(|| Self::new(Arc::clone(validation), mode))
     }
 
-    /// Refuses an event that is wrong. A record as it is was an event's once, and is nobody's to
-    /// judge.
-    pub(in crate::middleware) fn check(&self, outgoing: &Outgoing) -> Result<()> {
-        let Some(event) = outgoing.event() else {
-            return Ok(());
-        };
-        let checked = check_structure(event).and_then(|()| match &self.0 {
-            Some(Validator(check)) => check(event),
-            None => Ok(()),
-        });
-        checked.map_err(|error| {
-            let error = error.with_operation("publish");
-            // The check ran before anything was sent.
-            let error = error.with_effect(crate::Effect::NotApplied);
-            let error = error.with_retryable(false);
-            error.with_topic(outgoing.topic.name())
-        })
+    /// The outcome of an event that is refused. A record as it is was an event's once, and is nobody's
+    /// to judge.
+    async fn refused(&self, outgoing: &Outgoing) -> Option<Outcome> {
+        let checked = wait_for_rules(&self.validation, self.mode, outgoing).await;
+        checked.err().map(Outcome::Rejected)
     }
+}
+
+/// Asks the rules that have to wait about what is to be published.
+///
+/// # Errors
+///
+/// [`InvalidEvent`](crate::ErrorKind::InvalidEvent) with the report, if the route is strict; that of a
+/// rule which says that nobody knows yet.
+pub(in crate::middleware) async fn wait_for_rules(
+    validation: &Validation,
+    mode: config::Validate,
+    outgoing: &Outgoing,
+) -> Result<()> {
+    let Some(event) = outgoing.event() else {
+        return Ok(());
+    };
+    let asked = validation.ask(mode, event, "publish").await;
+    asked.map_err(|error| to_publish(error, outgoing))
+}
+
+/// Nothing was sent before the check.
+fn to_publish(error: Error, outgoing: &Outgoing) -> Error {
+    let error = error.with_operation("publish");
+    let error = error.with_effect(Effect::NotApplied);
+    error.with_topic(outgoing.topic.name())
 }
 
 impl PublishLayer for Validate {
@@ -90,11 +86,8 @@ struct Validated {
 
 impl Publisher for Validated {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
-        let refused = |outgoing: &Outgoing| {
-            let error = self.validate.check(outgoing).err()?;
-            Some(Outcome::Rejected(error))
-        };
-        let mut outcomes: Vec<_> = batch.iter().map(refused).collect();
+        let refused = batch.iter().map(|outgoing| self.validate.refused(outgoing));
+        let mut outcomes = join_all(refused).await;
         publish_rest(&self.inner, batch, &mut outcomes).await;
         collect(outcomes)
     }
@@ -106,34 +99,4 @@ impl Publisher for Validated {
     async fn close(&self, deadline: Instant) -> Result<()> {
         self.inner.close(deadline).await
     }
-}
-
-fn check_structure(event: &Event) -> Result<()> {
-    let wrong = |what: String| {
-        let event = format!(
-            "event of type `{}`, id `{}`",
-            event.event_type(),
-            event.id()
-        );
-        Err(Error::new(ErrorKind::InvalidEvent, what).with_note(event))
-    };
-    if event.event_type().split('.').any(str::is_empty) {
-        return wrong("the event type has an empty segment".to_owned());
-    }
-    let (Some(content_type), Some(data)) = (event.content_type(), event.data()) else {
-        return Ok(());
-    };
-    if is_json(content_type)
-        && let Err(error) = serde_json::from_slice::<IgnoredAny>(data)
-    {
-        return wrong(format!(
-            "the data is not the JSON that `{content_type}` says: {error}"
-        ));
-    }
-    if content_type.starts_with("text/") && std::str::from_utf8(data).is_err() {
-        return wrong(format!(
-            "the data is not the text that `{content_type}` says"
-        ));
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::middleware::failed::FailedEvent;
 use crate::middleware::reply::{Completed, complete, never_answered};
 use crate::middleware::route::{Fallback, Route};
 use crate::transport::{Outcome, Outgoing, Publisher};
-use crate::{Effect, Error, Event};
+use crate::{Effect, Error, ErrorKind, Event};
 
 /// A batch that is out. Dropped before its end, its outcome is unknown and others may leave.
 #[derive(Debug)]
@@ -291,8 +291,10 @@ async fn fall_back(
     outcomes: &mut [Outcome],
     again: &[usize],
 ) -> Vec<usize> {
+    // What is invalid here is invalid there.
     let rejected = |index: &usize| {
-        matches!(outcomes[*index], Outcome::Rejected(_)) && again.binary_search(index).is_err()
+        matches!(&outcomes[*index], Outcome::Rejected(error) if error.kind() != ErrorKind::InvalidEvent)
+            && again.binary_search(index).is_err()
     };
     let mut indexes: Vec<_> = (0..batch.len()).filter(rejected).collect();
     if indexes.is_empty() {

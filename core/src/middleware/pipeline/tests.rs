@@ -30,7 +30,7 @@ impl Publisher for Nowhere {
 fn state(max_events: usize) -> State {
     let mut config = PublishConfig::default();
     config.batch.max_events = max_events;
-    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None, None));
+    let route = Arc::new(Route::new(&config, DynPublisher::new(Nowhere), None));
     let mut state = State::new();
     assert_eq!(state.group(&route, "a".into()), 0);
     assert_eq!(state.group(&route, "b".into()), 1);
@@ -117,7 +117,7 @@ fn no_batch_leaves_beside_too_many_bytes() {
     config.batch.max_events = 2;
     config.batch.max_concurrent_bytes = 4;
     let mut state = State::new();
-    let route = Route::new(&config, DynPublisher::new(Nowhere), None, None);
+    let route = Route::new(&config, DynPublisher::new(Nowhere), None);
     state.group(&Arc::new(route), "a".into());
     let batches = leaving(&mut state, 0..10);
     let sizes: Vec<_> = batches.iter().map(Batch::len).collect();

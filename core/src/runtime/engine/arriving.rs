@@ -77,8 +77,10 @@ impl Engine {
             arrival,
             deliveries,
         } = arrived;
-        // Claims and traces are made on the long way.
-        let short = self.claims.is_none() && LevelFilter::current() < LevelFilter::DEBUG;
+        // Claims and traces are made on the long way, and rules that have to wait are asked there.
+        let rules = self.validation.as_ref().is_some_and(|it| it.rules().wait());
+        let traces = LevelFilter::current() >= LevelFilter::DEBUG;
+        let short = self.claims.is_none() && !rules && !traces;
         let mut found = Found {
             handlers: Arc::clone(&self.handlers),
             last: LastFound::default(),
@@ -198,6 +200,7 @@ pub(super) fn new_job(source: usize, arrival: u64, delivery: Delivery) -> Job {
         attempt: delivery.attempt(),
         failed_at: None,
         trial: Trial::None,
+        checked: false,
         delivery,
     })
 }

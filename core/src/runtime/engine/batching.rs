@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::Engine;
 use super::deferring::limited;
+use super::rules::waits;
 use crate::Timestamp;
 use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
 use crate::runtime::Progress;
@@ -45,9 +46,9 @@ impl Engine {
 
     fn collect_waiting(&mut self, handler: usize, lane: LaneId) {
         let handlers = Arc::clone(&self.handlers);
-        let claims = self.claims.as_ref();
+        let (claims, validation) = (self.claims.as_ref(), self.validation.as_ref());
         let same = |job: &Job| {
-            if !claims.is_none_or(|claims| claims.holds(job)) {
+            if !claims.is_none_or(|claims| claims.holds(job)) || waits(validation, job) {
                 return false;
             }
             let event = job.delivery.event().ok();
@@ -89,7 +90,7 @@ impl Engine {
                 for (index, job) in jobs.into_iter().enumerate() {
                     match started.rejected.remove(&index) {
                         None => accepted.push(job),
-                        Some(error) => self.on_handled(job, Err(Failure::permanent(error))),
+                        Some(error) => self.on_handled(job, Err(Failure::refused(error))),
                     }
                 }
                 if !accepted.is_empty() {

@@ -28,7 +28,7 @@ impl Engine {
             }
             Unhandled::DeadLetter => {
                 let (kind, text) = (FailureKind::Unhandled, reason());
-                self.dead_letter(job, Reason { kind, text: &text });
+                self.dead_letter(job, Reason::new(kind, &text));
             }
             Unhandled::Stop => {
                 let error = Error::new(ErrorKind::Handler, reason())
@@ -54,11 +54,11 @@ impl Engine {
             }
             Ok(Verdict::Retry { after }) => {
                 let text = "the handler asked for it";
-                self.retry(job, after, Reason { kind, text });
+                self.retry(job, after, Reason::new(kind, text));
             }
             Ok(Verdict::DeadLetter { reason }) => {
                 let text = &reason;
-                self.dead_letter(job, Reason { kind, text });
+                self.dead_letter(job, Reason::new(kind, text));
             }
             Err(failure) => {
                 self.control.note_error(&failure);
@@ -70,7 +70,12 @@ impl Engine {
     fn on_failure(&mut self, job: Job, failure: Failure) {
         let failure = self.classifiers.classify(failure);
         let (kind, text) = (failure.kind(), failure.to_string());
-        let reason = Reason { kind, text: &text };
+        let faults = failure.faults();
+        let reason = Reason {
+            kind,
+            text: &text,
+            faults,
+        };
         if failure.is_permanent() {
             self.dead_letter(job, reason);
         } else {
@@ -188,6 +193,12 @@ impl Engine {
             }
             Held::Stored { what, settled } => self.on_stored(job, what, settled),
             Held::Noted(before) => self.on_noted(job, before),
+            Held::Admitted | Held::Refused(_) if self.stopping => self.release(job),
+            Held::Admitted => {
+                job.checked = true;
+                self.ready.push_front(job);
+            }
+            Held::Refused(error) => self.on_refused(job, error),
             // To settle it is stale, and counted as such.
             Held::Lost => self.release(job),
             Held::Stopped => self.release(job),

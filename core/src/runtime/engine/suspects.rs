@@ -102,7 +102,7 @@ impl Engine {
             let ended = job.attempt;
             let text = format!("at least {ended} processes that had it ended without an outcome");
             let kind = FailureKind::ProcessEnded;
-            return self.dead_letter(job, Reason { kind, text: &text });
+            return self.dead_letter(job, Reason::new(kind, &text));
         }
         self.ready.push_front(job);
     }

@@ -17,13 +17,24 @@ use crate::handler::{Failure, FailureKind, Handled, Registered, Started, Verdict
 use crate::middleware::Transaction;
 use crate::runtime::Progress;
 use crate::runtime::dead_letter::{Origin, Reason, letter_of};
+use crate::runtime::engine::{ask, failure_of};
 use crate::transport::{Admin, Delivery, Outgoing, Settler, TopicSpec};
+use crate::validation::Fault;
 use crate::{Error, ErrorKind, Timestamp, Topic};
 
 /// Why an event is tried again or put away.
 pub(super) struct Why {
     pub(super) kind: FailureKind,
     pub(super) text: String,
+    /// What is wrong with the event, if it is not valid.
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Why {
+    pub(super) fn new(kind: FailureKind, text: String) -> Self {
+        let faults = Vec::new();
+        Self { kind, text, faults }
+    }
 }
 
 /// What one attempt comes to.
@@ -105,12 +116,17 @@ impl Work {
                 self.counters.undecodable(1);
                 let text = format!("not an event: {}", undecodable.error);
                 let kind = FailureKind::Undecodable;
-                return Attempt::DeadLetter(Why { kind, text });
+                return Attempt::DeadLetter(Why::new(kind, text));
             }
         };
         let Some((_, Registered::One(handler))) = self.handlers.find(event) else {
             return self.unhandled(delivery, event.event_type());
         };
+        if let Some(validation) = self.validation.as_ref().filter(|it| it.rules().wait())
+            && let Err(error) = ask(validation, event).await
+        {
+            return self.failed(failure_of(error));
+        }
         let transaction = Transaction::new(Arc::clone(&self.prepare), self.transport.clone());
         let limit = self.settings.handler_timeout;
         let mut call = self.call();
@@ -132,7 +148,7 @@ impl Work {
             }
             Err(failure) => Err(failure),
         };
-        self.judge(handled, &transaction)
+        self.judge(handled, &transaction).await
     }
 
     /// Whether a topic was found that holds what this subscription itself put away.
@@ -141,21 +157,24 @@ impl Work {
         !self.named_topics.contains(topic) && self.settings.dead_letter.covers(topic, &self.prefix)
     }
 
-    fn judge(&self, handled: Handled, transaction: &Transaction) -> Attempt {
+    async fn judge(&self, handled: Handled, transaction: &Transaction) -> Attempt {
         let verdict = match handled {
             // An event that was refused makes a failure of it, also where the handler passed over
             // the error.
             Ok(Verdict::Ack) => match transaction.finish() {
-                Ok(gathered) => return Attempt::Decided(Progress::Handled, gathered.batch),
+                Ok(gathered) => {
+                    let checked = self.prepare.publishing().check_together(&gathered.batch);
+                    match checked.await {
+                        Ok(()) => return Attempt::Decided(Progress::Handled, gathered.batch),
+                        Err(error) => Err(Failure::new(error)),
+                    }
+                }
                 Err(error) => Err(Failure::permanent(error)),
             },
             other => other,
         };
         transaction.give_up();
-        let said = |text: &str| Why {
-            kind: FailureKind::Verdict,
-            text: text.to_owned(),
-        };
+        let said = |text: &str| Why::new(FailureKind::Verdict, text.to_owned());
         match verdict {
             Ok(Verdict::Ack | Verdict::Drop) => Attempt::Decided(Progress::Dropped, Vec::new()),
             Ok(Verdict::Retry { after }) => Attempt::Again {
@@ -163,21 +182,24 @@ impl Work {
                 why: said("the handler asked for it"),
             },
             Ok(Verdict::DeadLetter { reason }) => Attempt::DeadLetter(said(&reason)),
-            Err(failure) => {
-                self.control.note_error(&failure);
-                let failure = self.classifiers.classify(failure);
-                let why = Why {
-                    kind: failure.kind(),
-                    text: failure.to_string(),
-                };
-                match failure.is_permanent() {
-                    true => Attempt::DeadLetter(why),
-                    false => Attempt::Again {
-                        after: failure.after(),
-                        why,
-                    },
-                }
-            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Attempt {
+        self.control.note_error(&failure);
+        let failure = self.classifiers.classify(failure);
+        let why = Why {
+            kind: failure.kind(),
+            text: failure.to_string(),
+            faults: failure.faults().to_vec(),
+        };
+        match failure.is_permanent() {
+            true => Attempt::DeadLetter(why),
+            false => Attempt::Again {
+                after: failure.after(),
+                why,
+            },
         }
     }
 
@@ -185,10 +207,7 @@ impl Work {
         let reason = format!("no handler of `{}` takes `{event_type}`", self.name);
         match self.settings.unhandled {
             Unhandled::Ack => Attempt::Decided(Progress::Unhandled, Vec::new()),
-            Unhandled::DeadLetter => Attempt::DeadLetter(Why {
-                kind: FailureKind::Unhandled,
-                text: reason,
-            }),
+            Unhandled::DeadLetter => Attempt::DeadLetter(Why::new(FailureKind::Unhandled, reason)),
             Unhandled::Stop => Attempt::Stop(
                 Error::new(ErrorKind::Handler, reason)
                     .with_topic(delivery.topic().name())
@@ -243,6 +262,7 @@ impl Work {
             reason: Reason {
                 kind: why.kind,
                 text: &why.text,
+                faults: &why.faults,
             },
             not_before: None,
         };

@@ -138,10 +138,8 @@ impl Work {
         let Some(topic) = topic else {
             return Some(part);
         };
-        let why = Why {
-            kind: FailureKind::Permanent,
-            text: format!("what its handler published was refused: {error}"),
-        };
+        let text = format!("what its handler published was refused: {error}");
+        let why = Why::new(FailureKind::Permanent, text);
         let letter = Letter {
             attempt: decided.attempt,
             failed_at: None,
