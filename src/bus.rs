@@ -338,6 +338,11 @@ impl Bus {
 }
 
 impl Inner {
+    /// What events are held to, unless no route validates.
+    pub(crate) fn validation(&self) -> Option<Arc<Validation>> {
+        (!self.validation.is_off()).then(|| Arc::clone(&self.validation))
+    }
+
     pub(crate) fn lock_subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {
         // A list of handles can't be left half changed by a panic.
         let subscriptions = self.subscriptions.lock();

@@ -24,7 +24,6 @@ use crate::stores::InCode;
 use crate::takes::Takes;
 use crate::time::IntoDuration;
 use crate::transport::{DynAdmin, Start, Transport};
-use crate::validation::Validation;
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
@@ -245,14 +244,14 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
     ///
     /// Dropped, the subscription does not run; the group may have been made on the servers.
     pub async fn start(mut self) -> Result<Subscription> {
-        let migrations = Arc::clone(&self.bus.inner.migrations);
-        self.handlers.migrations(migrations);
+        let bus = &self.bus.inner;
+        self.handlers.migrations(Arc::clone(&bus.migrations));
         let idempotency = self.find_idempotency(&self.bus)?;
         let handlers = self.handlers.build()?;
         let batch = self.batch?;
+        let room = &mut self.settings.max_in_flight;
         if handlers.has_batches() {
-            let least = batch.max_events.saturating_mul(2);
-            self.settings.max_in_flight = self.settings.max_in_flight.max(least);
+            *room = (*room).max(batch.max_events.saturating_mul(2));
         }
         self.settings.exactly_once |= handlers.is_transactional();
         self.settings.check()?;
@@ -280,7 +279,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             counters: Arc::default(),
             control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
-            validation: validation_of(&self.bus),
+            validation: self.bus.inner.validation(),
         };
         let handle = Subscription {
             name: self.name.clone(),
@@ -292,25 +291,18 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             admins: joining.admins().into(),
             bus: Arc::downgrade(&self.bus.inner),
         };
-        let any_ended = self.bus.inner.any_ended.clone();
+        let any_ended = bus.any_ended.clone();
         self.bus.adopt(&self.name, &handle.group, &topics, || {
-            let prepare = Arc::clone(&self.bus.inner.prepare);
-            let task = spawn(consumer, joining, &handle, prepare, any_ended);
+            let prepare = Arc::clone(&bus.prepare);
             SubscriptionTask {
+                task: spawn(consumer, joining, &handle, prepare, any_ended),
                 handle: handle.clone(),
                 topics: topics.clone(),
                 takes,
-                task,
             }
         })?;
         Ok(handle)
     }
-}
-
-/// What events are held to, unless no route validates.
-fn validation_of(bus: &Bus) -> Option<Arc<Validation>> {
-    let validation = &bus.inner.validation;
-    (!validation.is_off()).then(|| Arc::clone(validation))
 }
 
 /// What the handlers have to read, and as whom.

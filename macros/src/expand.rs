@@ -47,10 +47,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     };
     let key = accessor("key", settings.key);
     let subject = accessor("subject", settings.subject);
-    if settings.avro.is_some() && !input.generics.params.is_empty() {
-        let what = "a type with parameters has no Avro schema of its own: take `avro` away, or the parameters";
-        errors.push(Error::new(input.ident.span(), what));
-    }
+    refuse_avro_of_many(input, settings.avro.is_some(), &mut errors);
     errors.finish()?;
     let from = settings.from.as_ref();
     let step = from
@@ -88,6 +85,13 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         }
         #step
     })
+}
+
+fn refuse_avro_of_many(input: &DeriveInput, has_avro: bool, errors: &mut Errors) {
+    if has_avro && !input.generics.params.is_empty() {
+        let what = "a type with parameters has no Avro schema of its own: take `avro` away, or the parameters";
+        errors.push(Error::new(input.ident.span(), what));
+    }
 }
 
 /// They would be ignored, which nobody who writes one expects.

@@ -3,7 +3,9 @@ use serde_json::json;
 use super::*;
 
 fn object(properties: Value, required: &[&str]) -> Value {
-    json!({ "type": "object", "properties": properties, "required": required })
+    let mut object = json!({ "type": "object", "required": required });
+    object["properties"] = properties;
+    object
 }
 
 /// What breaks a reader of the second on data of the first.
