@@ -1,5 +1,5 @@
-//! The Rust type is the contract: derived, validated, migrated.
-//! `cargo run --example contracts --features schema,garde`
+//! The Rust type is the contract: derived, validated, migrated, and documented as AsyncAPI.
+//! `cargo run --example contracts --features schema,garde,asyncapi`
 
 use polybus::testing::GoldenSchemas;
 use polybus::version::{Compatibility, compare_schemas};
@@ -96,7 +96,9 @@ async fn main() -> Result<()> {
     let name = "Grace Hopper".to_owned();
     bus.publish(UserCreatedV1 { name }).await?;
 
-    // Here an AsyncAPI document of the service has its place: its channels, and these schemas.
+    // Told to others: the AsyncAPI document of the service has its channels and these schemas.
+    let document = bus.asyncapi().version("3.0.0").publishes::<UserCreated>();
+    println!("{}", document.to_yaml()?);
 
     // Compared: what a change of the schema does to readers.
     let schema = UserCreated::schema_of("user.created").unwrap_or_default();

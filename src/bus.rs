@@ -321,15 +321,19 @@ impl Bus {
         let inner = &self.inner;
         let mut wanted = inner.routes.wanted_topics(&inner.config, &running)?;
         for (transport, topics) in &mut wanted {
-            let transport = inner.transports.get(transport);
-            if transport.is_some_and(|it| it.transport.capabilities().splits_topics) {
-                // Everybody goes by what the route says, whatever servers of other kinds are told.
+            if self.splits_topics(transport) {
+                // What is the default for servers that divide topics is none for these.
                 for topic in topics {
                     topic.spec.partitions = topic.routed_partitions;
                 }
             }
         }
         Ok(wanted)
+    }
+
+    pub(crate) fn splits_topics(&self, transport: &str) -> bool {
+        let connected = self.inner.transports.get(transport);
+        connected.is_some_and(|it| it.transport.capabilities().splits_topics)
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

@@ -79,15 +79,23 @@ impl Topics {
     }
 
     /// Creates topics on a transport that do not exist yet. The transport's `prefix` is put before
-    /// names that do not begin with it, here and below.
+    /// names that do not begin with it, here and below. Where the transport
+    /// [divides topics itself](crate::transport::Capabilities::splits_topics) (Redis Streams), the
+    /// number of partitions is that of the config, by which everybody goes who uses the topic.
     ///
     /// # Errors
     ///
     /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
     pub async fn create(&self, transport: &str, topics: &[TopicSpec]) -> Result<()> {
         let admin = self.admin(transport)?;
-        let prefix = self.bus.inner.config.topic_prefix(transport);
-        let topics: Vec<_> = topics.iter().map(|topic| topic.prefixed(&prefix)).collect();
+        let config = &self.bus.inner.config;
+        let prefix = config.topic_prefix(transport);
+        let mut topics: Vec<_> = topics.iter().map(|topic| topic.prefixed(&prefix)).collect();
+        if self.bus.splits_topics(transport) {
+            for topic in &mut topics {
+                topic.partitions = config.topic(transport, &topic.name).partitions();
+            }
+        }
         admin.ensure_topics(&topics).await
     }
 

@@ -15,6 +15,9 @@ const PROGRESS_WITHIN: f64 = 30.0;
 /// For how long after a fault its duplicates may come: sessions end, and entries are taken over.
 const AFTER_MS: u64 = TAKEOVER_MS + 11_000;
 
+/// How long a hang lasts, all its attempts and the pauses between them.
+const HANG_SECONDS: f64 = 5.0;
+
 /// How many processes an event may end before it is put away.
 const DEATHS: usize = 5;
 
@@ -259,7 +262,13 @@ fn key_of(id: &str) -> &str {
 /// C5: nothing is handled twice unless something broke, and then no more than was in hand.
 fn duplicates(facts: &Facts) -> Check {
     let windows = windows(facts);
-    let bound = IN_FLIGHT * facts.setting.consumers + facts.setting.rate as usize;
+    // On Kafka also what was done behind an event that is not: a hang is tried three times.
+    let seconds = match facts.setting.kind {
+        Kind::Kafka => HANG_SECONDS,
+        Kind::Redis => 1.0,
+    };
+    let more = (facts.setting.rate * seconds) as usize;
+    let bound = IN_FLIGHT * facts.setting.consumers + more;
     let total: usize = windows.iter().map(|window| window.duplicates).sum();
     let mut wrong = Vec::new();
     for window in &windows {

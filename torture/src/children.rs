@@ -73,9 +73,9 @@ impl Role {
         Ok(())
     }
 
-    /// Lets its later lives make poison.
-    pub(crate) fn set_poison(&mut self) {
-        self.task.poison = true;
+    /// Lets its later lives make poison, or not.
+    pub(crate) fn set_poison(&mut self, poison: bool) {
+        self.task.poison = poison;
     }
 
     /// Lets its next life, or no later one, publish an event that ends every process that handles it.

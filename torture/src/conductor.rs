@@ -195,10 +195,10 @@ impl Stage {
         }
     }
 
-    /// Lets the producer make poison from now on.
-    pub(crate) async fn poison(&mut self) -> Result<(), Failure> {
+    /// Lets the producer make poison from now on, or no more.
+    pub(crate) async fn poison(&mut self, poison: bool) -> Result<(), Failure> {
         self.stop_producer().await?;
-        self.producer.set_poison();
+        self.producer.set_poison(poison);
         self.producer.start(None)
     }
 

@@ -154,7 +154,7 @@ pub(crate) async fn rage(stage: &mut Stage, options: &Options) -> Result<(), Fai
         let over = Instant::now() + window;
         strike(stage, fault, over, &mut random).await?;
         stage.watch_until(over).await?;
-        heal(stage).await?;
+        heal(stage, fault).await?;
         stage.note(Step::Heal {
             fault: fault.name().to_owned(),
         });
@@ -204,7 +204,7 @@ async fn strike(
         Fault::Latency => stage.server.proxies.iter().for_each(|it| it.delay(LATENCY)),
         Fault::OutOfMemory => stage.server.take_down(Down::Starved, node).await?,
         Fault::Wipe => stage.server.wipe().await?,
-        Fault::Poison => stage.poison().await?,
+        Fault::Poison => stage.poison(true).await?,
         Fault::Deadly => stage.deadly().await?,
         Fault::Reset | Fault::BreakReply | Fault::LostReply | Fault::LostRequest => {
             again(stage, fault, node, over).await?;
@@ -217,7 +217,10 @@ async fn strike(
 }
 
 /// Ends everything that a window may have left broken.
-async fn heal(stage: &mut Stage) -> Result<(), Failure> {
+async fn heal(stage: &mut Stage, fault: Fault) -> Result<(), Failure> {
+    if matches!(fault, Fault::Poison | Fault::Crash(CrashPoint::DeadLetter)) {
+        stage.poison(false).await?;
+    }
     stage.server.proxies.iter().for_each(TcpProxy::mend);
     for victim in std::mem::take(&mut stage.halted) {
         stage.consumers[victim].signal(Signal::CONT);
@@ -237,7 +240,7 @@ async fn crash(
 ) -> Result<(), Failure> {
     stage.stop_consumer(victim).await?;
     if point == CrashPoint::DeadLetter {
-        stage.poison().await?;
+        stage.poison(true).await?;
     }
     let consumer = &mut stage.consumers[victim];
     consumer.start(Some(point))?;

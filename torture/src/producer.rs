@@ -13,8 +13,9 @@ use crate::children::end_with_parent;
 use crate::journal::{Journal, Step, Told};
 use crate::task::Task;
 
-/// One in so many events is poison.
-const POISON_EVERY: usize = 200;
+/// One in so many events is poison: a prime number, so that each key has some. A hang keeps the events of
+/// its key waiting for seconds; more of them would be more than the consumers can bear.
+const POISON_EVERY: usize = 601;
 
 /// The pause after an event that was not accepted.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -220,7 +220,7 @@ pub(crate) fn offsets<C: ConsumerContext>(
     // The protocol has one question for all three: `at` as a time stamp, -2 being the
     // beginning and -1 the end.
     let found = persistently(within, |left| {
-        client.offsets_for_times(list(partitions, at)?, left)
+        whole(client.offsets_for_times(list(partitions, at)?, left)?)
     })?;
     let mut offsets = Vec::with_capacity(partitions.len());
     let mut beyond = Vec::new();
@@ -228,7 +228,6 @@ pub(crate) fn offsets<C: ConsumerContext>(
         let element = found
             .find_partition(topic, *partition)
             .ok_or_else(|| failed(RDKafkaErrorCode::UnknownPartition))?;
-        element.error()?;
         match element.offset() {
             Offset::Offset(offset) => offsets.push(offset),
             _ if at == Offset::End => offsets.push(0),
@@ -256,13 +255,12 @@ pub(crate) fn committed<C: ConsumerContext>(
         return Ok(Vec::new());
     }
     let found = persistently(within, |left| {
-        client.committed_offsets(list(partitions, Offset::Invalid)?, left)
+        whole(client.committed_offsets(list(partitions, Offset::Invalid)?, left)?)
     })?;
     let positions = partitions.iter().map(|(topic, partition)| {
         let element = found
             .find_partition(topic, *partition)
             .ok_or_else(|| failed(RDKafkaErrorCode::UnknownPartition))?;
-        element.error()?;
         Ok(match element.offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
@@ -293,6 +291,14 @@ pub(crate) fn commit<C: ConsumerContext>(
         return Ok(());
     }
     persistently(within, |_| commit_once(client, positions))
+}
+
+/// An answer without an error of one of its partitions.
+fn whole(found: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    for element in found.elements() {
+        element.error()?;
+    }
+    Ok(found)
 }
 
 /// Asks again while the answer is one that passes.

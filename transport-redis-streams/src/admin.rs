@@ -202,6 +202,8 @@ impl Admin for RedisAdmin {
         const OPERATION: &str = "alter topics";
         let deadline = self.deadline();
         for topic in topics {
+            self.refuse_fewer_partitions(topic, OPERATION, deadline)
+                .await?;
             for stream in partition::streams(&named(topic)) {
                 let stream = stream.name();
                 if !self.exists(stream, OPERATION, deadline).await? {

@@ -126,12 +126,14 @@ fn a_message_is_named_with_its_package() {
     assert_eq!(schema.name(), Some("a.b.C"));
 }
 
+#[cfg(any(feature = "avro", feature = "message-pack"))]
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct User {
     id: String,
     age: Option<i32>,
 }
 
+#[cfg(any(feature = "avro", feature = "message-pack"))]
 fn user() -> User {
     User {
         id: "u1".to_owned(),

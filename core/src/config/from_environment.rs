@@ -44,7 +44,7 @@ impl Config {
     ///
     /// ```no_run
     /// # async fn example() -> polybus_core::Result<()> {
-    /// use polybus_core::Config;
+    /// use polybus_core::config::Config;
     /// use polybus_core::config::RouteConfig;
     ///
     /// let mut config = Config::from_env()?;

@@ -1,4 +1,4 @@
-//! Which topics the routes say to be divided into partitions.
+//! Which topics the routes, or what is declared under `[topics]`, say to be divided into partitions.
 
 use super::template::TopicTemplate;
 use crate::config::{Config, Origin};
@@ -14,11 +14,13 @@ pub(crate) struct Partitioned(Vec<(Text, Topic)>);
 impl Partitioned {
     /// Those of a config, which may be one that was not checked yet.
     pub(crate) fn of(config: &Config) -> Self {
-        let named = uses(config).into_iter().filter_map(|it| {
-            let partitions = it.partitions?;
-            Some((it.transport.clone(), it.topic?.with_partitions(partitions)))
+        let uses = uses(config);
+        let declared = uses.iter().filter_map(|it| {
+            let topic = it.topic.as_ref()?;
+            let partitions = it.partitions.or_else(|| Some(declared(config, it)?.0))?;
+            Some((it.transport.clone(), topic.with_partitions(partitions)))
         });
-        Self(named.collect())
+        Self(declared.collect())
     }
 
     /// The topic with its number of partitions, if that is known, and without one if not.
@@ -40,6 +42,17 @@ pub(super) fn check(config: &Config) -> Result<()> {
             one.check_alone(partitions)?;
         }
         let Some(topic) = &one.topic else { continue };
+        if let (Some(partitions), Some((other, origin))) = (one.partitions, declared(config, one))
+            && partitions != other
+        {
+            let what = format!(
+                "`{topic}` has {partitions} partitions here, and is declared with {other} ({})",
+                origin.within_file()
+            );
+            return Err(one
+                .error(&what)
+                .with_note("say it once, or the same in both places"));
+        }
         let same = |other: &&Use<'_>| {
             other.transport == one.transport && other.topic.as_ref() == Some(topic)
         };
@@ -49,6 +62,20 @@ pub(super) fn check(config: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is declared of the topic of a use under `[topics]`, and where.
+fn declared<'a>(config: &'a Config, one: &Use<'_>) -> Option<(u32, &'a Origin)> {
+    let topic = one.topic.as_ref()?;
+    let prefix = config.topic_prefix(one.transport);
+    let (_, declared) = config.topics.iter().find(|(name, declared)| {
+        let here = declared
+            .transport
+            .as_ref()
+            .is_none_or(|on| on == one.transport);
+        here && prefix.apply(name) == *topic
+    })?;
+    Some((declared.spec.partitions?, &declared.origin))
 }
 
 /// A route or the default, and what it says of its topic.

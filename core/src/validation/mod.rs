@@ -10,7 +10,7 @@
 //! - the schema of the data: that of the Rust type which is published, or which the handler takes, in
 //!   the version that the event has ([`EventData::schemas`]); or of a file `user.created@1.json`
 //!   ([`schemas`](crate::config::ServiceConfig::schemas)), which stands in place of the type's. A schema
-//!   is compiled once;
+//!   is compiled once. Data in Avro and Protobuf have a schema of their own, and are not held to it;
 //! - the rules of the type ([`EventData::faults`]), and those of the program.
 //!
 //! Schemas are read as JSON Schema 2020-12 unless they name another draft. Nothing is fetched.

@@ -85,12 +85,17 @@ fn check_data(event: &Event, schema: &Schema, faults: &mut Vec<Fault>) {
         // A tombstone: that there is no data any more is what it says.
         return;
     };
-    let value = if is_json(content_type) {
-        let value = serde_json::from_slice::<Value>(data);
-        value.map_err(|error| not_json(content_type, &error))
-    } else {
-        let value = Codec::decode::<Value>(event);
-        value.map_err(|error| Fault::in_data("", error.message()))
+    let value = match Codec::of_content_type(content_type) {
+        // They have a schema of their own, without which they can't be written nor read.
+        Some(Codec::Avro | Codec::Protobuf) => return,
+        Some(Codec::Json) => {
+            let value = serde_json::from_slice::<Value>(data);
+            value.map_err(|error| not_json(content_type, &error))
+        }
+        _ => {
+            let value = Codec::decode::<Value>(event);
+            value.map_err(|error| Fault::in_data("", error.message()))
+        }
     };
     match value {
         Ok(value) => schema.check(&value, faults),
@@ -137,5 +142,24 @@ mod tests {
         let mut faults = Vec::new();
         check(&event, None, &mut faults);
         assert_eq!(faults, []);
+    }
+
+    #[cfg(feature = "schema")]
+    #[test]
+    fn data_with_a_schema_of_their_own_are_not_held_to_a_json_schema() {
+        let schema = Schema::compile(&serde_json::json!(false), "a").unwrap();
+        let faults_of = |content_type: &str| {
+            let event = Event::builder("a").source("s").content_type(content_type);
+            let mut faults = Vec::new();
+            check(
+                &event.data("{}").build().unwrap(),
+                Some(&schema),
+                &mut faults,
+            );
+            faults.len()
+        };
+        assert_eq!(faults_of("application/json"), 1);
+        assert_eq!(faults_of(Codec::Protobuf.content_type()), 0);
+        assert_eq!(faults_of(Codec::Avro.content_type()), 0);
     }
 }

@@ -1,7 +1,8 @@
 //! Streams by name, their groups, and what the config says of them.
 
 use polybus_core::topic::TopicSetting;
-use polybus_core::{Result, Text};
+use polybus_core::transport::TopicSpec;
+use polybus_core::{ErrorKind, Result, Text};
 use tokio::time::Instant;
 
 use super::RedisAdmin;
@@ -11,10 +12,11 @@ use crate::discovery::PAGE;
 use crate::{partition, reply};
 
 /// What the server has of a topic's settings.
-pub(super) const KEPT: &[TopicSetting] = &[TopicSetting::Groups];
+pub(super) const KEPT: &[TopicSetting] = &[TopicSetting::Partitions, TopicSetting::Groups];
 
 /// And what publishers see to, where the config declares streams.
 pub(super) const DECLARED: &[TopicSetting] = &[
+    TopicSetting::Partitions,
     TopicSetting::Groups,
     TopicSetting::Retention,
     TopicSetting::MaxEvents,
@@ -98,5 +100,28 @@ impl RedisAdmin {
             }
         }
         Ok(())
+    }
+
+    /// A topic that is divided into more streams than is said: what is in the others would be lost to
+    /// those who go by the number.
+    pub(super) async fn refuse_fewer_partitions(
+        &self,
+        topic: &TopicSpec,
+        operation: &'static str,
+        deadline: Instant,
+    ) -> Result<()> {
+        let Some(partitions) = topic.partitions else {
+            return Ok(());
+        };
+        let next = partition::stream_name(&topic.name, partitions);
+        if !self.exists(&next, operation, deadline).await? {
+            return Ok(());
+        }
+        let why = format!("the topic has more than {partitions} partitions");
+        let error = self.link.client().origin().plain(ErrorKind::Refused, why);
+        Err(error
+            .with_operation(operation)
+            .with_topic(topic.name.clone())
+            .with_note("set the number that there is, or route to a new topic"))
     }
 }

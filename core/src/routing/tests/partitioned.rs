@@ -108,3 +108,22 @@ fn routes_to_one_topic_agree() {
         )
     );
 }
+
+#[test]
+fn what_is_declared_of_a_topic_holds_for_its_routes() {
+    let first = route("user.*", "redis", "topic = 'users'");
+    let declared = first.clone() + "[topics.users]\npartitions = 3\n";
+    let config_of = config(&declared);
+    let table = RouteTable::compile(&config_of).unwrap();
+    let resolved = table.resolve("user.created").unwrap();
+    assert_eq!(resolved.topic.partitions(), Some(3));
+    assert_eq!(config_of.topic("redis", "users").partitions(), Some(3));
+    assert_eq!(config_of.topic("kafka", "users").partitions(), None);
+
+    let other = route("user.*", "redis", USERS) + "[topics.users]\npartitions = 3\n";
+    assert_eq!(
+        error(&other),
+        "polybus.toml:8: routes[0].partitions: `p.users` has 8 partitions here, and is declared with 3 \
+         (line 9)\n  say it once, or the same in both places"
+    );
+}
