@@ -63,6 +63,12 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
         match mutant {
             Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
             Mutant::CopyOutside => options.copies = true,
+            Mutant::ReleaseIsAck => {
+                // More than one lane can do, so that some of it is in hand at each end.
+                options.consumers = 1;
+                options.keys = 1;
+                options.rate = 600.0;
+            }
             Mutant::NoLease => options.partitions = Some(4),
             _ => {}
         }
