@@ -60,18 +60,7 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
             "--directory",
             &directory,
         ])?;
-        match mutant {
-            Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
-            Mutant::CopyOutside => options.copies = true,
-            Mutant::ReleaseIsAck => {
-                // More than one lane can do, so that some of it is in hand at each end.
-                options.consumers = 1;
-                options.keys = 1;
-                options.rate = 600.0;
-            }
-            Mutant::NoLease => options.partitions = Some(4),
-            _ => {}
-        }
+        provide_for(mutant, &mut options);
         options.drain_within = std::time::Duration::from_secs(30);
         let verdict = conductor::run(&options).await?;
         let broken = verdict.checks.iter().filter(|check| check.held == Held::No);
@@ -90,4 +79,20 @@ pub(crate) async fn kill_table(words: &[&str]) -> Result<bool, Failure> {
     println!("{:<26} {:<6} {:<16} {:<9} by", "mutant", "on", "faults", "");
     println!("{}", lines.join("\n"));
     Ok(all)
+}
+
+/// What a mutant needs to do its harm.
+fn provide_for(mutant: Mutant, options: &mut Options) {
+    match mutant {
+        Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
+        Mutant::CopyOutside => options.copies = true,
+        Mutant::ReleaseIsAck => {
+            // More than one lane can do, so that some of it is in hand at each end.
+            options.consumers = 1;
+            options.keys = 1;
+            options.rate = 600.0;
+        }
+        Mutant::NoLease => options.partitions = Some(4),
+        _ => {}
+    }
 }
