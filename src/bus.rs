@@ -21,7 +21,7 @@ use crate::stores::Stores;
 use crate::subscription::{Subscribe, SubscriptionTask};
 use crate::time::IntoDuration;
 use crate::topics::Topics;
-use crate::transport::{DynPublisher, DynTransport, Transport};
+use crate::transport::{DynPublisher, DynTransport, TopicSpec, Transport};
 use crate::validation::Validation;
 use crate::version::Migrations;
 use crate::{Error, ErrorKind, Result, Text, Topic};
@@ -321,19 +321,26 @@ impl Bus {
         let inner = &self.inner;
         let mut wanted = inner.routes.wanted_topics(&inner.config, &running)?;
         for (transport, topics) in &mut wanted {
-            if self.splits_topics(transport) {
-                // What is the default for servers that divide topics is none for these.
-                for topic in topics {
-                    topic.spec.partitions = topic.routed_partitions;
-                }
-            }
+            let specs = topics.iter_mut().map(|topic| &mut topic.spec);
+            self.use_known_partitions(transport, specs);
         }
         Ok(wanted)
     }
 
-    pub(crate) fn splits_topics(&self, transport: &str) -> bool {
+    /// Where the transport divides topics itself, everybody goes by the number of partitions that the
+    /// config says of a topic: a default for servers that divide them is none for it.
+    pub(crate) fn use_known_partitions<'a>(
+        &self,
+        transport: &str,
+        specs: impl Iterator<Item = &'a mut TopicSpec>,
+    ) {
         let connected = self.inner.transports.get(transport);
-        connected.is_some_and(|it| it.transport.capabilities().splits_topics)
+        if connected.is_some_and(|it| it.transport.capabilities().splits_topics) {
+            for spec in specs {
+                let topic = Topic::new(spec.name.clone());
+                spec.partitions = self.inner.routes.topic(transport, &topic).partitions();
+            }
+        }
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Vec<SubscriptionTask>> {

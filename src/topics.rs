@@ -40,7 +40,7 @@ impl Topics {
             let admin = self.admin(&transport)?;
             let names: Vec<_> = wanted
                 .iter()
-                .map(|it| self.bus.inner.config.topic(&transport, &it.spec.name))
+                .map(|it| self.topic(&transport, &Topic::new(it.spec.name.clone())))
                 .collect();
             let found = admin.describe(&names).await?;
             let known = admin.topic_settings();
@@ -88,14 +88,9 @@ impl Topics {
     /// [`Config`](ErrorKind::Config) if there is no such transport; those of the server.
     pub async fn create(&self, transport: &str, topics: &[TopicSpec]) -> Result<()> {
         let admin = self.admin(transport)?;
-        let config = &self.bus.inner.config;
-        let prefix = config.topic_prefix(transport);
+        let prefix = self.bus.inner.config.topic_prefix(transport);
         let mut topics: Vec<_> = topics.iter().map(|topic| topic.prefixed(&prefix)).collect();
-        if self.bus.splits_topics(transport) {
-            for topic in &mut topics {
-                topic.partitions = config.topic(transport, &topic.name).partitions();
-            }
-        }
+        self.bus.use_known_partitions(transport, topics.iter_mut());
         admin.ensure_topics(&topics).await
     }
 
@@ -158,7 +153,11 @@ impl Topics {
     }
 
     fn topic(&self, transport: &str, topic: &Topic) -> Topic {
-        self.bus.inner.config.topic(transport, topic.name())
+        let prefix = self.bus.inner.config.topic_prefix(transport);
+        self.bus
+            .inner
+            .routes
+            .topic(transport, &prefix.apply(topic.name()))
     }
 
     pub(crate) fn admin(&self, transport: &str) -> Result<impl Admin + use<>> {

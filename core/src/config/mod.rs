@@ -122,10 +122,9 @@ pub use subscription::{
 
 pub use topics::TopicConfig;
 
-use crate::routing::Partitioned;
 use crate::topic::TopicPrefix;
 use crate::transport::TopicSpec;
-use crate::{Result, Text, Topic};
+use crate::{Result, Text};
 use environment::Environment;
 
 /// What a config file says.
@@ -272,13 +271,6 @@ impl Config {
         let section = self.transports.get(transport);
         let own = section.and_then(|section| section.prefix.as_ref());
         TopicPrefix::new(own.unwrap_or(&self.service.prefix).clone())
-    }
-
-    /// A topic of a transport by its name, to which the prefix is put: with its number of
-    /// partitions, if a route says it.
-    pub fn topic(&self, transport: &str, name: &str) -> Topic {
-        let topic = self.topic_prefix(transport).apply(name);
-        Partitioned::of(self).topic(transport, topic)
     }
 
     /// Where the folder of schemas is.

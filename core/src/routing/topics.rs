@@ -17,22 +17,13 @@ pub struct WantedTopic {
     pub spec: TopicSpec,
     /// Whether the config declares it, under `[topics]`.
     pub declared: bool,
-    /// Into how many partitions its routes say that it is divided: that counts before what is declared,
-    /// and for a transport that [divides topics itself](crate::transport::Capabilities::splits_topics)
-    /// nothing else does.
-    pub routed_partitions: Option<u32>,
 }
 
 impl WantedTopic {
     fn new(spec: &TopicSpec, config: &Config, topic: &Topic, declared: bool) -> Self {
         let mut spec = with_defaults(spec, config, topic);
-        let routed_partitions = topic.partitions();
-        spec.partitions = routed_partitions.or(spec.partitions);
-        Self {
-            spec,
-            declared,
-            routed_partitions,
-        }
+        spec.partitions = topic.partitions().or(spec.partitions);
+        Self { spec, declared }
     }
 }
 

@@ -45,9 +45,22 @@ fn everybody_who_asks_for_the_topic_learns_its_partitions() {
     };
     assert_eq!((of("redis"), of("kafka")), (Some(8), None));
 
-    assert_eq!(config.topic("redis", "users").partitions(), Some(8));
-    assert_eq!(config.topic("redis", "p.users"), Topic::new("p.users"));
-    assert_eq!(config.topic("kafka", "users").partitions(), None);
+    assert_eq!(
+        table
+            .topic("redis", &config.topic_prefix("redis").apply("users"))
+            .partitions(),
+        Some(8)
+    );
+    assert_eq!(
+        table.topic("redis", &config.topic_prefix("redis").apply("p.users")),
+        Topic::new("p.users")
+    );
+    assert_eq!(
+        table
+            .topic("kafka", &config.topic_prefix("kafka").apply("users"))
+            .partitions(),
+        None
+    );
     let elsewhere = Topic::new("p.users").with_partitions(3);
     assert_eq!(table.topic("kafka", &elsewhere).partitions(), None);
 }
@@ -117,8 +130,18 @@ fn what_is_declared_of_a_topic_holds_for_its_routes() {
     let table = RouteTable::compile(&config_of).unwrap();
     let resolved = table.resolve("user.created").unwrap();
     assert_eq!(resolved.topic.partitions(), Some(3));
-    assert_eq!(config_of.topic("redis", "users").partitions(), Some(3));
-    assert_eq!(config_of.topic("kafka", "users").partitions(), None);
+    assert_eq!(
+        table
+            .topic("redis", &config_of.topic_prefix("redis").apply("users"))
+            .partitions(),
+        Some(3)
+    );
+    assert_eq!(
+        table
+            .topic("kafka", &config_of.topic_prefix("kafka").apply("users"))
+            .partitions(),
+        None
+    );
 
     let other = route("user.*", "redis", USERS) + "[topics.users]\npartitions = 3\n";
     assert_eq!(
