@@ -86,7 +86,7 @@ fn provide_for(mutant: Mutant, options: &mut Options) {
     match mutant {
         Mutant::MarkBeforeSuccess | Mutant::ForgetMarks => options.idempotency = true,
         Mutant::CopyOutside => options.copies = true,
-        Mutant::ReleaseIsAck => {
+        Mutant::ReleaseIsAck | Mutant::CommitHighestSeen => {
             // More than one lane can do, so that some of it is in hand at each end.
             options.consumers = 1;
             options.keys = 1;
