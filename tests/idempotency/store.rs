@@ -1,7 +1,7 @@
 //! A store that counts its calls and does what a test wants.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,11 @@ pub(crate) struct Probe {
     calls: Mutex<Calls>,
     /// Every call fails.
     pub(crate) down: AtomicBool,
+    /// Every other call fails.
+    pub(crate) fails_by_turns: AtomicBool,
+    turn: AtomicUsize,
+    /// The next claiming never ends.
+    pub(crate) claim_hangs: AtomicBool,
     /// Completing never ends.
     pub(crate) hangs: AtomicBool,
 }
@@ -34,7 +39,9 @@ impl Probe {
     }
 
     fn check(&self) -> Result<()> {
-        if self.down.load(Ordering::SeqCst) {
+        let by_turns = self.fails_by_turns.load(Ordering::SeqCst);
+        let its_turn = by_turns && self.turn.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        if its_turn || self.down.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Connect, "the store is down"));
         }
         Ok(())
@@ -46,6 +53,9 @@ impl IdempotencyStore for Probe {
     async fn claim(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Claimed>> {
         self.calls.lock().unwrap().claims += 1;
         self.check()?;
+        if self.claim_hangs.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.inner.claim(claims, lease).await
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::{Result, Topic};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -224,6 +225,10 @@ impl<'a> Session<'a> {
             if !self.has_read {
                 self.has_read = true;
                 self.member.inbox.recovered();
+            }
+            if out.is_empty() && !self.has_more {
+                // What has come goes to its handler first: to send the next read takes longer.
+                yield_now().await;
             }
         }
     }
