@@ -9,7 +9,7 @@ use crate::report::Held;
 use crate::task::Mutant;
 
 /// A mutant, and the run that finds it out.
-const RUNS: [(Mutant, &str, &str); 17] = [
+const RUNS: [(Mutant, &str, &str); 18] = [
     (Mutant::CommitBeforeProcessing, "redis", "kill"),
     (Mutant::CommitHighestSeen, "kafka", "kill"),
     (Mutant::AckBeforeDeadLetter, "redis", "poison,rolling"),
@@ -24,6 +24,7 @@ const RUNS: [(Mutant, &str, &str); 17] = [
     (Mutant::DropSome, "redis", "none"),
     (Mutant::ForgetAck, "redis", "none"),
     (Mutant::NoLease, "redis", "none"),
+    (Mutant::NoEpoch, "redis", "stop"),
     (Mutant::MarkBeforeSuccess, "redis", "kill"),
     (Mutant::ForgetMarks, "redis", "crash-before-ack"),
     (Mutant::CopyOutside, "kafka", "rebalance"),
@@ -120,6 +121,14 @@ fn provide_for(mutant: Mutant, options: &mut Options) {
             options.rate = 600.0;
         }
         Mutant::NoLease => options.partitions = Some(4),
+        Mutant::NoEpoch => {
+            // It gets its partition back itself, with more to do than its lane can.
+            options.consumers = 1;
+            options.partitions = Some(1);
+            options.keys = 1;
+            options.rate = 500.0;
+            options.window = 6..=7;
+        }
         _ => {}
     }
 }
