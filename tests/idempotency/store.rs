@@ -1,7 +1,7 @@
 //! A store that counts its calls and does what a test wants.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ pub(crate) struct Probe {
     pub(crate) down: AtomicBool,
     /// Every other call fails.
     pub(crate) fails_by_turns: AtomicBool,
-    turn: AtomicUsize,
+    turn: AtomicBool,
     /// The next claiming never ends.
     pub(crate) claim_hangs: AtomicBool,
     /// Completing never ends.
@@ -40,7 +40,7 @@ impl Probe {
 
     fn check(&self) -> Result<()> {
         let by_turns = self.fails_by_turns.load(Ordering::SeqCst);
-        let its_turn = by_turns && self.turn.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        let its_turn = by_turns && self.turn.fetch_not(Ordering::SeqCst);
         if its_turn || self.down.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Connect, "the store is down"));
         }

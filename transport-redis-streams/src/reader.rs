@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polybus_core::{Result, Topic};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -208,6 +207,8 @@ impl<'a> Session<'a> {
     async fn read_on(&mut self, desk: &mut Desk, out: &mut VecDeque<Read>) -> Result<End> {
         loop {
             if out.is_empty() {
+                // What has come goes to its handler first: to send the next read takes longer.
+                tokio::task::yield_now().await;
                 if !self.wait_for_room().await {
                     return Ok(End::Stopped);
                 }
@@ -225,10 +226,6 @@ impl<'a> Session<'a> {
             if !self.has_read {
                 self.has_read = true;
                 self.member.inbox.recovered();
-            }
-            if out.is_empty() && !self.has_more {
-                // What has come goes to its handler first: to send the next read takes longer.
-                yield_now().await;
             }
         }
     }
