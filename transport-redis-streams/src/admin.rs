@@ -17,6 +17,9 @@ use crate::connection::Link;
 use crate::writing::Declared;
 use crate::{partition, reply, scripts};
 
+/// Of how many unread entries a lag is counted one by one.
+const COUNTED: u64 = 10_000;
+
 /// Manages streams: a stream is a topic of one partition, or a partition of a topic.
 #[derive(Clone)]
 pub struct RedisAdmin {
@@ -109,17 +112,11 @@ impl RedisAdmin {
         };
         let number = |name| reply::field(info, name).and_then(reply::number);
         let pending = number("pending").ok_or_else(|| self.malformed("lag"))?;
-        if let Some(waiting) = number("lag") {
-            return Ok(Lag::new(waiting, pending));
-        }
-        // The server does not know where entries were deleted, or where the group started
-        // between two.
         let last = reply::field(info, "last-delivered-id").and_then(reply::text);
         let last = last.ok_or_else(|| self.malformed("lag"))?;
-        Ok(Lag::new(
-            self.count_after(stream, last, deadline).await?,
-            pending,
-        ))
+        let known = number("lag");
+        let waiting = self.count_after(stream, last, known, deadline).await?;
+        Ok(Lag::new(waiting, pending))
     }
 
     async fn count(&self, stream: &str, operation: &'static str, deadline: Instant) -> Result<u64> {
@@ -129,9 +126,23 @@ impl RedisAdmin {
         reply::number(&count).ok_or_else(|| self.malformed(operation))
     }
 
-    async fn count_after(&self, stream: &str, mut last: String, deadline: Instant) -> Result<u64> {
+    /// Counts the entries after one. Beyond some thousands what the server says is good enough. It
+    /// does not know where entries were deleted or where the group started between two, and after a
+    /// restart it may take entries for unread that were read since its log was rewritten.
+    async fn count_after(
+        &self,
+        stream: &str,
+        mut last: String,
+        known: Option<u64>,
+        deadline: Instant,
+    ) -> Result<u64> {
         let mut total = 0;
         loop {
+            if let Some(known) = known
+                && total >= COUNTED
+            {
+                return Ok(known.max(total));
+            }
             let command = scripts::call(scripts::COUNT_AFTER, stream, &[&last]);
             let page = self.call(stream, &command, "lag", deadline).await?;
             let page = reply::array(page).and_then(|page| <[Value; 2]>::try_from(page).ok());

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::support::{
-    PATIENCE, Raw, close, connect, events, publish, settle, subscription, take, topic,
+    PATIENCE, Raw, ack, close, connect, events, eventually, publish, settle, subscription, take,
+    topic,
 };
 
 async fn refused(url: String) -> Error {
@@ -275,6 +276,40 @@ async fn lag_is_known_where_the_server_does_not_know_it() {
         .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::TopicNotFound);
     assert_eq!(missing.topic(), Some("no-such-stream"));
+}
+
+/// After its log was rewritten, a server that comes back counts anew what was read since then
+/// (Redis 7.0: the log has reads as `XCLAIM .. LASTID`, which does not count them).
+#[tokio::test]
+async fn lag_is_right_where_the_server_counts_wrong_after_a_restart() {
+    let server = RedisServer::start().await.unwrap();
+    let (transport, raw, topic) = (connect(&server).await, Raw::connect(&server).await, topic());
+    let mut subscriber = transport
+        .subscribe(subscription("g", &topic))
+        .await
+        .unwrap();
+    for numbers in [0..10, 10..30] {
+        publish(&transport, &events(&topic, numbers.clone())).await;
+        let taken = take(&mut subscriber, numbers.len()).await;
+        assert!(ack(&subscriber, &taken).await.iter().all(Result::is_ok));
+        if numbers.start == 0 {
+            let _: String = raw.words(&["BGREWRITEAOF"]).await;
+            eventually("the rewritten log", async || {
+                let info: String = raw.words(&["INFO", "persistence"]).await;
+                info.contains("aof_rewrite_in_progress:0")
+                    && info.contains("aof_rewrite_scheduled:0")
+            })
+            .await;
+        }
+    }
+    close(subscriber).await;
+    server.kill().await.unwrap();
+    server.restart().await.unwrap();
+    publish(&connect(&server).await, &events(&topic, 30..35)).await;
+
+    let admin = transport.admin();
+    let lag = admin.lag("g", std::slice::from_ref(&topic)).await.unwrap();
+    assert_eq!((lag[0].waiting, lag[0].pending), (5, 0));
 }
 
 /// What is logged while a test looks.
