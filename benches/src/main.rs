@@ -42,9 +42,9 @@ struct Arguments {
     /// Only topics of so many partitions. Default: 1 and 8.
     #[arg(long)]
     partitions: Option<usize>,
-    /// Only polybus, for a profile. Its figures then stand on both sides.
+    /// Only this side, for a profile. Its figures then stand on both sides.
     #[arg(long)]
-    alone: bool,
+    side: Option<Side>,
     /// Where the results are written.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -57,13 +57,20 @@ enum Subject {
     Contracts,
 }
 
+/// One of the two that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Side {
+    Polybus,
+    Raw,
+}
+
 /// A run: its servers, its extent, and what it has found.
 #[derive(Debug)]
 pub struct Bench {
     servers: Servers,
     rounds: usize,
     quick: bool,
-    alone: bool,
+    side: Option<Side>,
     payload: Option<usize>,
     partitions: Option<usize>,
     out: PathBuf,
@@ -94,7 +101,7 @@ impl Bench {
         polybus: impl AsyncFnMut() -> Result<measure::Sample, BoxError>,
         raw: impl AsyncFnMut() -> Result<measure::Sample, BoxError>,
     ) -> Result<measure::Rounds, BoxError> {
-        measure::interleave(self.rounds, polybus, (!self.alone).then_some(raw)).await
+        measure::interleave(self.rounds, self.side, polybus, raw).await
     }
 
     fn add(&mut self, row: Row) {
@@ -130,7 +137,7 @@ async fn main() -> Result<(), BoxError> {
             .rounds
             .unwrap_or(if arguments.quick { 2 } else { 5 }),
         quick: arguments.quick,
-        alone: arguments.alone,
+        side: arguments.side,
         payload: arguments.payload,
         partitions: arguments.partitions,
         out: arguments.out,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use polybus::BoxError;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::Side;
+
 /// One side's figures of one round.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
@@ -84,19 +86,25 @@ pub struct Rounds {
 }
 
 /// Lets the two sides take turns, so that whatever else the machine does meets both. A round
-/// before the first, which is not counted, warms both up. Without a raw side the figures of polybus
+/// before the first, which is not counted, warms both up. If only one side is wanted its figures
 /// stand for both.
 pub async fn interleave(
     rounds: usize,
+    only: Option<Side>,
     mut polybus: impl AsyncFnMut() -> Result<Sample, BoxError>,
-    mut raw: Option<impl AsyncFnMut() -> Result<Sample, BoxError>>,
+    mut raw: impl AsyncFnMut() -> Result<Sample, BoxError>,
 ) -> Result<Rounds, BoxError> {
     let mut samples = Rounds::default();
     for round in 0..=rounds {
-        let ours = polybus().await?;
-        let theirs = match &mut raw {
-            Some(raw) => raw().await?,
-            None => ours,
+        let (ours, theirs) = match only {
+            None => (polybus().await?, raw().await?),
+            Some(side) => {
+                let sample = match side {
+                    Side::Polybus => polybus().await?,
+                    Side::Raw => raw().await?,
+                };
+                (sample, sample)
+            }
         };
         if round > 0 {
             samples.polybus.push(ours);

@@ -224,7 +224,7 @@ pub(crate) fn event_of(delivery: &Delivery) -> Check<&Event> {
         Failure::new(format!(
             "the event at {} came back undecodable: {:?}",
             delivery.position(),
-            undecodable.error
+            undecodable.error()
         ))
     })
 }

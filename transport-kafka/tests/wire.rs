@@ -267,8 +267,8 @@ async fn what_is_no_event_keeps_its_bytes_and_holds_up_nothing() {
     for ((delivery, (key, headers, value)), reason) in deliveries.iter().zip(&records).zip(reasons)
     {
         let undecodable = delivery.event().unwrap_err();
-        assert_eq!(undecodable.error.kind(), ErrorKind::Decode);
-        let why = undecodable.error.to_string();
+        assert_eq!(undecodable.error().kind(), ErrorKind::Decode);
+        let why = undecodable.error().to_string();
         assert!(why.contains(reason) && why.contains(topic.name()), "{why}");
         let record = &undecodable.record;
         assert_eq!(record.key.as_deref(), *key);
@@ -375,7 +375,7 @@ async fn a_header_name_that_is_not_utf8_takes_nobody_down() {
     }
     assert_eq!(deliveries[0].event().unwrap().id(), "0");
     let undecodable = deliveries[1].event().unwrap_err();
-    assert!(undecodable.error.to_string().contains("header"));
+    assert!(undecodable.error().to_string().contains("header"));
     assert_eq!(undecodable.record.value.as_deref(), Some(&b"poison"[..]));
     let headers: Vec<_> = undecodable.record.headers.iter().collect();
     let name = "\u{fffd}\u{fffd}";

@@ -133,9 +133,9 @@ fn ensure_undecodable(delivery: &Delivery, sent: &RawRecord) -> Check {
         .all(|header| came.headers.iter().any(|other| other == header));
     ensure!(kept, "of {:?} headers are missing: {came:?}", sent.headers);
     ensure!(
-        undecodable.error.kind() == ErrorKind::Decode,
+        undecodable.error().kind() == ErrorKind::Decode,
         "the reason is no decode error: {:?}",
-        undecodable.error
+        undecodable.error()
     );
     Ok(())
 }

@@ -100,6 +100,13 @@ pub fn read<'a>(
     Ok(Message::Event(attributes.into_event(key, data)?, others))
 }
 
+/// Whether a header may say something of an event. A record without such a header is none.
+pub fn is_attribute(name: &[u8]) -> bool {
+    let starts = name.get(..PREFIX.len());
+    starts.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
+        || name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes())
+}
+
 /// Whether a content type is that of an event as a whole.
 fn is_structured(content_type: &str) -> bool {
     let start = content_type.trim_start().as_bytes();
@@ -140,32 +147,37 @@ struct Attributes<'a> {
 impl<'a> Attributes<'a> {
     /// Whether the header is an attribute that was not there before.
     fn take(&mut self, header: &str, value: &'a [u8]) -> Result<bool> {
-        if header.eq_ignore_ascii_case(CONTENT_TYPE) {
-            return set(&mut self.content_type, header, value);
+        let extension = strip_prefix(header);
+        self.found |= extension.is_some();
+        // Mostly it is spelled as we write it.
+        if let Some(place) = self.place(header) {
+            return set(place, header, value);
         }
-        let Some(name) = strip_prefix(header) else {
-            return Ok(false);
-        };
-        self.found = true;
-        let lower;
-        let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            lower = name.to_ascii_lowercase();
-            &lower
-        } else {
-            name
-        };
-        match name {
-            "specversion" => set(&mut self.spec_version, header, value),
-            "id" => set(&mut self.id, header, value),
-            "source" => set(&mut self.source, header, value),
-            "type" => set(&mut self.event_type, header, value),
-            "subject" => set(&mut self.subject, header, value),
-            "dataschema" => set(&mut self.schema, header, value),
-            "time" => set(&mut self.time, header, value),
-            "datacontenttype" => set(&mut self.content_type, header, value),
-            extensions::PARTITION_KEY => set(&mut self.partition_key, header, value),
-            extensions::DATA_VERSION => set(&mut self.data_version, header, value),
-            name => self.take_extension(name, header, value),
+        if !header.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return extension.map_or(Ok(false), |name| self.take_extension(name, header, value));
+        }
+        let lower = header.to_ascii_lowercase();
+        match (self.place(&lower), strip_prefix(&lower)) {
+            (Some(place), _) => set(place, header, value),
+            (None, Some(name)) => self.take_extension(name, header, value),
+            (None, None) => Ok(false),
+        }
+    }
+
+    /// Where the value of a header goes, by its name in lower case.
+    fn place(&mut self, header: &str) -> Option<&mut Option<&'a str>> {
+        match header {
+            "ce_specversion" => Some(&mut self.spec_version),
+            "ce_id" => Some(&mut self.id),
+            "ce_source" => Some(&mut self.source),
+            "ce_type" => Some(&mut self.event_type),
+            "ce_subject" => Some(&mut self.subject),
+            "ce_dataschema" => Some(&mut self.schema),
+            "ce_time" => Some(&mut self.time),
+            "ce_partitionkey" => Some(&mut self.partition_key),
+            "ce_dataversion" => Some(&mut self.data_version),
+            "ce_datacontenttype" | CONTENT_TYPE => Some(&mut self.content_type),
+            _ => None,
         }
     }
 

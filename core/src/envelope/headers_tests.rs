@@ -220,3 +220,15 @@ fn structured_mode_is_told_by_the_content_type() {
         }
     }
 }
+
+#[test]
+fn a_record_is_an_event_only_by_headers_that_may_be_attributes() {
+    for name in ["ce_id", "CE_ID", "ce_", "content-type", "Content-Type"] {
+        assert!(is_attribute(name.as_bytes()), "{name}");
+    }
+    for name in ["", "ce", "id", "xce_id", "content-types", "traceparent"] {
+        assert!(!is_attribute(name.as_bytes()), "{name}");
+        let record = vec![header(name, "application/cloudevents+json")];
+        assert!(parse(&record, None, None).is_err(), "{name}");
+    }
+}

@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use super::shape::{text, unreadable};
 use super::{Format, Place};
+use crate::text::format_text;
 use crate::transport::{Headers, RawRecord};
 use crate::{Codec, Event, Result};
 
@@ -33,7 +34,7 @@ impl Format for Plain {
             .event_type
             .ok_or_else(|| unreadable(self.name(), "its route takes more than one event type"))?;
         let mut builder = Event::builder(event_type)
-            .id(place.position.to_string().as_str())
+            .id(format_text!("{}", place.position).as_str())
             .source(place.topic.name())
             .without_time();
         if let Some(value) = &record.value {

@@ -135,7 +135,7 @@ fn read<T: EventData + DeserializeOwned>(
     info: &CallInfo,
 ) -> crate::Result<(T, Event)> {
     let event = delivery.event().map_err(|undecodable| {
-        Error::new(ErrorKind::Decode, undecodable.error.message().to_owned())
+        Error::new(ErrorKind::Decode, undecodable.error().message().to_owned())
     })?;
     let payload = delivery.read_data(|| info.read(event))?;
     Ok((payload, event.clone()))

@@ -55,7 +55,7 @@ impl<'a, S> Call<'a, S> {
     /// [`ErrorKind::Decode`] if the record is no event.
     pub fn event(&self) -> Result<&'a Event> {
         self.delivery.event().map_err(|undecodable| {
-            Error::new(ErrorKind::Decode, undecodable.error.message().to_owned())
+            Error::new(ErrorKind::Decode, undecodable.error().message().to_owned())
         })
     }
 }

@@ -435,7 +435,7 @@ impl Engine {
             Err(undecodable) => {
                 let (kind, text) = (
                     FailureKind::Undecodable,
-                    format!("not an event: {}", undecodable.error),
+                    format!("not an event: {}", undecodable.error()),
                 );
                 self.counters.undecodable(1);
                 self.dead_letter(job, Reason::new(kind, &text));

@@ -1,4 +1,5 @@
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use super::{Headers, Position, RawRecord};
 use crate::codec::{self, DataSchema};
@@ -21,13 +22,33 @@ pub struct Delivery {
 }
 
 /// A record that is no event: kept as it came, so that nothing is lost.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Undecodable {
     /// The record as it came.
     pub record: RawRecord,
+    /// Made when somebody asks: mostly nobody does, because a format reads the record.
+    error: LazyLock<Error, Box<dyn FnOnce() -> Error + Send>>,
+}
+
+impl Undecodable {
+    fn new(record: RawRecord, error: impl FnOnce() -> Error + Send + 'static) -> Self {
+        let error = LazyLock::new(Box::new(error) as Box<dyn FnOnce() -> Error + Send>);
+        Self { record, error }
+    }
+
     /// Why it is no event ([`ErrorKind::Decode`](crate::ErrorKind::Decode)).
-    pub error: Error,
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl fmt::Debug for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undecodable")
+            .field("record", &self.record)
+            .field("error", self.error())
+            .finish()
+    }
 }
 
 impl Delivery {
@@ -55,7 +76,19 @@ impl Delivery {
         record: RawRecord,
         error: Error,
     ) -> Self {
-        let content = Err(Box::new(Undecodable { record, error }));
+        Self::unread(token, topic, position, record, move || error)
+    }
+
+    /// A delivered record that is no event as far as the transport can see: the format of its topic may
+    /// read it. Why it is none is asked for only if nothing does.
+    pub fn unread(
+        token: AckToken,
+        topic: Topic,
+        position: Position,
+        record: RawRecord,
+        error: impl FnOnce() -> Error + Send + 'static,
+    ) -> Self {
+        let content = Err(Box::new(Undecodable::new(record, error)));
         Self {
             token,
             topic,
@@ -83,7 +116,10 @@ impl Delivery {
                 self.record = Some(Box::new(record));
                 self.content = Ok(event);
             }
-            Err(error) => undecodable.error = error,
+            Err(error) => {
+                let record = std::mem::take(&mut undecodable.record);
+                **undecodable = Undecodable::new(record, move || error);
+            }
         }
         self
     }
@@ -212,5 +248,56 @@ impl AckToken {
     /// A token.
     pub const fn new(source: u32, epoch: u32, id: [u64; 2]) -> Self {
         Self { source, epoch, id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ErrorKind;
+
+    /// A delivery that counts how often its error is made.
+    fn unread() -> (Delivery, Arc<AtomicUsize>) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let why = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Error::new(ErrorKind::Decode, "no event")
+        };
+        let (token, position) = (AckToken::new(0, 0, [0, 0]), Position::new(0, 0));
+        let record = RawRecord::new(None, Headers::new(), Some("data".into()));
+        let delivery = Delivery::unread(token, Topic::new("t"), position, record, why);
+        (delivery, made)
+    }
+
+    #[test]
+    fn why_a_record_is_no_event_is_not_made_where_a_format_reads_it() {
+        let (delivery, made) = unread();
+        let event = Event::builder("a").source("s").build().unwrap();
+        let delivery = delivery.decoded(|_| Ok(event));
+        assert!(delivery.event().is_ok());
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn why_a_record_is_no_event_is_made_once_for_all_who_ask() {
+        let (delivery, made) = unread();
+        for _ in 0..2 {
+            let undecodable = delivery.event().unwrap_err();
+            assert_eq!(undecodable.error().message(), "no event");
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_format_that_fails_says_why_and_leaves_the_record() {
+        let (delivery, made) = unread();
+        let delivery = delivery.decoded(|_| Err(Error::new(ErrorKind::Decode, "not mine")));
+        let undecodable = delivery.event().unwrap_err();
+        assert_eq!(undecodable.error().message(), "not mine");
+        assert_eq!(undecodable.record.value.as_deref(), Some(&b"data"[..]));
+        assert_eq!(made.load(Ordering::Relaxed), 0);
     }
 }

@@ -12,20 +12,41 @@ use crate::error::Origin;
 /// A record as a delivery: an event in binary or structured mode, or the bytes that are none.
 pub(crate) fn delivery(record: &Packed, topic: Topic, origin: &Origin) -> Delivery {
     let position = Position::new(record.partition.unsigned_abs(), record.token.id[0]);
+    if !record
+        .headers()
+        .any(|(name, _)| headers::is_attribute(name))
+    {
+        return foreign(record, topic, position, origin);
+    }
     match event(record) {
         Ok((event, headers)) => {
             Delivery::new(record.token, topic, position, event).with_headers(headers)
         }
         Err(error) => {
             let error = error_of(&error, &topic, position, origin).with_source(error);
-            let raw = RawRecord::new(
-                record.key().map(Bytes::copy_from_slice),
-                all_headers(record),
-                record.value(),
-            );
-            Delivery::undecodable(record.token, topic, position, raw, error)
+            Delivery::undecodable(record.token, topic, position, raw(record), error)
         }
     }
+}
+
+/// A record that does not say it is an event. The format of its topic mostly reads it: so nothing is
+/// done here for an error that nobody would see.
+fn foreign(record: &Packed, topic: Topic, position: Position, origin: &Origin) -> Delivery {
+    let (kept, of, origin) = (record.clone(), topic.clone(), origin.clone());
+    let why = move || {
+        let why = event(&kept).err();
+        let why = why.unwrap_or_else(|| undecodable("no header is an attribute of an event"));
+        error_of(&why, &of, position, &origin).with_source(why)
+    };
+    Delivery::unread(record.token, topic, position, raw(record), why)
+}
+
+fn raw(record: &Packed) -> RawRecord {
+    RawRecord::new(
+        record.key().map(Bytes::copy_from_slice),
+        all_headers(record),
+        record.value(),
+    )
 }
 
 fn error_of(error: &Error, topic: &Topic, position: Position, origin: &Origin) -> Error {

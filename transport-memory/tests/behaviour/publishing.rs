@@ -80,8 +80,8 @@ async fn a_raw_record_stays_as_it_is_and_comes_as_undecodable() {
     let deliveries = subscriber.recv(10).await.unwrap();
     let plain = deliveries[0].event().unwrap_err();
     assert_eq!(plain.record, raw);
-    assert_eq!(plain.error.kind(), ErrorKind::Decode);
-    assert_eq!(plain.error.topic(), Some("t"));
+    assert_eq!(plain.error().kind(), ErrorKind::Decode);
+    assert_eq!(plain.error().topic(), Some("t"));
     assert_eq!(deliveries[1].headers().len(), 3);
     assert!(transport.events("t").is_empty(), "it is no event");
     ack(&subscriber, &deliveries).await;

@@ -108,7 +108,7 @@ async fn a_bad_entry_keeps_no_other_from_being_delivered() {
         let sequence = position.sequence().unwrap();
         assert_eq!(&format!("{}-{sequence}", position.offset()), id);
         if let Err(undecodable) = delivery.event() {
-            let error = &undecodable.error;
+            let error = undecodable.error();
             assert_eq!(error.topic(), Some(topic.name()));
             assert_eq!(error.transport(), Some("redis-streams"));
         }

@@ -114,7 +114,7 @@ impl Work {
             Ok(event) => event,
             Err(undecodable) => {
                 self.counters.undecodable(1);
-                let text = format!("not an event: {}", undecodable.error);
+                let text = format!("not an event: {}", undecodable.error());
                 let kind = FailureKind::Undecodable;
                 return Attempt::DeadLetter(Why::new(kind, text));
             }
