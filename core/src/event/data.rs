@@ -93,9 +93,10 @@ pub trait EventData: Send + Sync + Sized + 'static {
         Self::wire().encode(codec, self)
     }
 
-    /// The schema of the data that a [registry](crate::registry) is told, for a codec that has one. An
-    /// enum's is that of its variant.
-    fn data_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
+    /// The schema of the data of one of its event types that a [registry](crate::registry) is told, for a
+    /// codec that has one. Default: that of [`wire`](Self::wire).
+    fn data_schema_of(name: &str, codec: Codec) -> Option<&'static DataSchema> {
+        let _ = name;
         Self::wire().schema(codec)
     }
 
@@ -255,7 +256,7 @@ impl<T: EventData + Serialize> IntoEvent for T {
     }
 
     fn registered_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
-        self.data_schema(codec)
+        Self::data_schema_of(self.type_info().name, codec)
     }
 
     fn contract() -> Option<TypeContract> {

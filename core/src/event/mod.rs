@@ -15,7 +15,7 @@ use triomphe::Arc;
 pub use builder::EventBuilder;
 pub(crate) use builder::is_extension_name;
 pub(crate) use cause::on_behalf_of;
-pub use contract::Contract;
+pub use contract::{Contract, SchemasOf};
 pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;
