@@ -92,8 +92,8 @@ impl<'a> Writing<'a> {
         // Only where data stand within JSON does it matter what they are.
         let payload = if layout.value.is_some() {
             let place = format!("#/components/schemas/{id}");
-            let data = json(&place, schemas).filter(|_| codec == Codec::Json);
-            let data = data.map(|schema| {
+            let data = (codec == Codec::Json).then(|| json(&place, schemas));
+            let data = data.flatten().map(|schema| {
                 insert(schemas, id, schema);
                 json!({ "$ref": place })
             });

@@ -94,10 +94,13 @@ pub trait EventData: Send + Sync + Sized + 'static {
     }
 
     /// The schema of the data of one of its event types that a [registry](crate::registry) is told, for a
-    /// codec that has one. Default: that of [`wire`](Self::wire).
+    /// codec that has one. Default: that of [`wire`](Self::wire), and for JSON that of
+    /// [`schema_of`](Self::schema_of).
     fn data_schema_of(name: &str, codec: Codec) -> Option<&'static DataSchema> {
-        let _ = name;
-        Self::wire().schema(codec)
+        match codec {
+            Codec::Json => DataSchema::of_json::<Self>(name),
+            codec => Self::wire().schema(codec),
+        }
     }
 
     /// The JSON Schemas of the data of its event types, and of the versions before that it reads. Events

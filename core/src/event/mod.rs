@@ -201,6 +201,12 @@ impl Event {
         own.chain(others.map(|(name, value)| (name.as_str(), value.clone())))
     }
 
+    /// The names of the extensions that have no attribute of their own here.
+    pub(crate) fn own_extensions(&self) -> impl Iterator<Item = &str> {
+        let extensions = self.head.attributes.extensions.iter();
+        extensions.map(|(name, _)| name.as_str())
+    }
+
     /// The size of attributes and data in bytes, without what a transport adds to it. Size
     /// limits and the bounds of queues go by it.
     pub fn size(&self) -> usize {
