@@ -15,7 +15,8 @@ use crate::subscription::Subscription;
 use crate::time::IntoDuration;
 use crate::topic::TopicPrefix;
 use crate::transport::{
-    Admin, DynAdmin, DynSubscriber, Lag, Start, Subscription as Membership, TopicSpec, Transport,
+    Admin, DynAdmin, DynSubscriber, Lag, Losses, Start, Subscription as Membership, TopicSpec,
+    Transport,
 };
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
@@ -24,6 +25,7 @@ pub(crate) struct Joining {
     pub(crate) settings: SubscriptionConfig,
     pub(crate) group: Text,
     pub(crate) reads: Vec<Reads>,
+    pub(crate) losses: Losses,
 }
 
 /// What it reads on one transport.
@@ -59,8 +61,9 @@ impl Joining {
         for topics in delayed_topics(settings, &self.group, &reading.topics, &reads.prefix) {
             let specs: Vec<_> = topics.iter().map(|it| TopicSpec::new(it.name())).collect();
             transport.admin().ensure_topics(&specs).await?;
-            let membership =
-                Membership::new(self.group.clone(), topics).takeover_after(settings.takeover_after);
+            let membership = Membership::new(self.group.clone(), topics)
+                .takeover_after(settings.takeover_after)
+                .losses(&self.losses);
             let subscriber = DelayedSubscriber::new(transport.subscribe(membership).await?);
             waiting.push(source(DynSubscriber::new(subscriber)));
         }
@@ -68,7 +71,8 @@ impl Joining {
             .patterns(reading.patterns.iter().cloned())
             .start(settings.start)
             .takeover_after(settings.takeover_after)
-            .exactly_once(settings.exactly_once);
+            .exactly_once(settings.exactly_once)
+            .losses(&self.losses);
         let subscriber = transport.subscribe(membership).await?;
         waiting.insert(0, source(subscriber));
         Ok(waiting)

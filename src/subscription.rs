@@ -23,7 +23,7 @@ use crate::status::{SubscriptionState, SubscriptionStatus};
 use crate::stores::InCode;
 use crate::takes::Takes;
 use crate::time::IntoDuration;
-use crate::transport::{DynAdmin, Start, Transport};
+use crate::transport::{DynAdmin, Losses, Start, Transport};
 use crate::{Error, ErrorKind, Result, Text, Topic};
 
 /// A subscription in the making. See [`Bus::subscribe`].
@@ -276,7 +276,7 @@ impl<S: Clone + Send + Sync + 'static> Subscribe<S> {
             batch,
             idempotency,
             sources: joining.join().await?,
-            counters: Arc::default(),
+            counters: Arc::new(Counters::with_losses(joining.losses.clone())),
             control: Arc::default(),
             observer: self.bus.inner.observer.clone(),
             validation: self.bus.inner.validation(),
@@ -319,6 +319,7 @@ fn joining(bus: &Bus, settings: &SubscriptionConfig, handlers: &HandlerSet) -> R
         group: service.group_of(settings).clone(),
         settings: settings.clone(),
         reads: readings.map(reads).collect(),
+        losses: Losses::default(),
     })
 }
 

@@ -221,3 +221,29 @@ async fn a_redis_that_is_wiped_under_a_subscription_is_read_on() {
     assert!(error.contains("created again"), "{error}");
     place.close(bus).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_trims_while_a_member_has_it_is_in_the_counts() {
+    let place = Place::shared("redis", "takeover_after = '1s'").await;
+    let bus = place.bus().await;
+    publish(&bus, 1, 0..10).await;
+    let url = RedisServer::shared().await.url();
+    let client = redis::Client::open(url).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let (topic, group) = (place.topic.as_str(), place.group.as_str());
+    for command in [
+        redis::cmd("XGROUP").arg(&["CREATE", topic, group, "0"]),
+        redis::cmd("XREADGROUP").arg(&["GROUP", group, "gone", "STREAMS", topic, ">"]),
+        redis::cmd("XTRIM").arg(&[topic, "MAXLEN", "4"]),
+    ] {
+        command.exec_async(&mut redis).await.unwrap();
+    }
+
+    let handled = Handled::default();
+    let subscription = subscribe(&bus, handled.clone(), take).await;
+    handled.wait_for(4).await;
+    place.wait_until_done(&bus).await;
+    assert_eq!(handled.by_key()["key-0"], [6, 7, 8, 9]);
+    assert_eq!(subscription.status().counts.deleted, 6);
+    place.close(bus).await;
+}

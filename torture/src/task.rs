@@ -78,6 +78,8 @@ pub(crate) enum Mutant {
     ForgetAck,
     /// Reads partitions without a lease (Redis).
     NoLease,
+    /// Takes what is settled of an ownership that is over for what it has in hand of the next (Redis).
+    NoEpoch,
     /// Marks an event as handled when it is claimed.
     MarkBeforeSuccess,
     /// Forgets what was marked as handled.
@@ -87,7 +89,7 @@ pub(crate) enum Mutant {
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::CommitBeforeProcessing,
         Self::CommitHighestSeen,
         Self::AckBeforeDeadLetter,
@@ -102,6 +104,7 @@ impl Mutant {
         Self::DropSome,
         Self::ForgetAck,
         Self::NoLease,
+        Self::NoEpoch,
         Self::MarkBeforeSuccess,
         Self::ForgetMarks,
         Self::CopyOutside,

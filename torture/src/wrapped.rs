@@ -129,6 +129,14 @@ impl Shared {
             && self.counted.fetch_add(1, Ordering::Relaxed) % ERRS_EVERY == ERRS_EVERY - 1
     }
 
+    fn received(&self, deliveries: &[Delivery]) {
+        let mut open = self.open();
+        for delivery in deliveries {
+            let id = delivery.event().map_or("?", |event| event.id());
+            open.insert(delivery.token(), id.to_owned());
+        }
+    }
+
     fn acknowledged(&self, token: AckToken) {
         let id = self.open().remove(&token);
         if let Some(id) = id {
@@ -276,13 +284,8 @@ impl Subscriber for WrappedSubscriber {
             let count = deliveries.len() as u64;
             self.shared.counted.fetch_add(count, Ordering::AcqRel);
         }
+        self.shared.received(&deliveries);
         self.mutate(&mut deliveries).await;
-        let mut open = self.shared.open();
-        for delivery in &deliveries {
-            let id = delivery.event().map_or("?", |event| event.id());
-            open.insert(delivery.token(), id.to_owned());
-        }
-        drop(open);
         Ok(deliveries)
     }
 
@@ -304,6 +307,16 @@ impl WrappedSubscriber {
         if shared.is(Mutant::CommitBeforeProcessing) {
             let all: Vec<_> = deliveries.iter().map(acked).collect();
             drop(self.inner.settler().settle(&all).await);
+        }
+        if shared.is(Mutant::NoEpoch) {
+            // So many were settled of an ownership that was over.
+            let late = shared.counted.swap(0, Ordering::AcqRel) as usize;
+            let taken: Vec<_> = deliveries.iter().rev().take(late).map(acked).collect();
+            drop(self.inner.settler().settle(&taken).await);
+            let mut open = shared.open();
+            for (token, _) in taken {
+                open.remove(&token);
+            }
         }
         if shared.is(Mutant::Reorder) {
             deliveries.reverse();
@@ -339,6 +352,14 @@ impl Settler for WrappedSettler {
             shared.crash.pass(CrashPoint::DeadLetter);
         }
         let mut settled = batch.to_vec();
+        if shared.is(Mutant::NoEpoch) {
+            let open = shared.open();
+            let late = batch.iter().map(|(token, _)| token);
+            let late = late.filter(|it| open.contains_key(it) && !self.inner.is_current(**it));
+            shared
+                .counted
+                .fetch_add(late.count() as u64, Ordering::AcqRel);
+        }
         if shared.is(Mutant::ReleaseIsAck) {
             settled.iter_mut().for_each(|(_, it)| *it = Settlement::Ack);
         }
@@ -403,8 +424,11 @@ impl Settler for WrappedSettler {
     }
 
     fn is_current(&self, token: AckToken) -> bool {
+        let shared = &self.shared;
         // What was acknowledged too early would be taken for somebody else's by now.
-        self.shared.is(Mutant::CommitBeforeProcessing) || self.inner.is_current(token)
+        shared.is(Mutant::CommitBeforeProcessing)
+            || shared.is(Mutant::NoEpoch)
+            || self.inner.is_current(token)
     }
 }
 

@@ -1,13 +1,12 @@
 //! A member of a group: what the tasks of a subscriber and its settlers share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use polybus_core::event::EventId;
 use polybus_core::text::format_text;
-use polybus_core::transport::{AckToken, Delivery, Position, Start, Subscription};
+use polybus_core::transport::{AckToken, Delivery, Losses, Position, Start, Subscription};
 use polybus_core::{Error, ErrorKind, Result, Text, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -52,7 +51,7 @@ pub(crate) struct Member {
     pub(crate) stop: CancellationToken,
     /// The connections that read.
     reading: Mutex<HashMap<ReadBy, Reading>>,
-    lost: AtomicU64,
+    losses: Losses,
 }
 
 /// What a connection reads.
@@ -129,7 +128,7 @@ impl Member {
             claiming: tokio::sync::Mutex::new(()),
             stop: CancellationToken::new(),
             reading: Mutex::default(),
-            lost: AtomicU64::new(0),
+            losses: subscription.losses.clone(),
         }
     }
 
@@ -323,7 +322,7 @@ impl Member {
         if count == 0 {
             return;
         }
-        self.lost.fetch_add(count as u64, Ordering::Relaxed);
+        self.losses.add(count as u64);
         tracing::warn!(
             transport = %self.config.name,
             topic = %stream,
@@ -331,10 +330,6 @@ impl Member {
             count,
             "pending entries were deleted from the stream before they were acknowledged"
         );
-    }
-
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 
     pub(crate) fn error(&self, failure: Failure, operation: &'static str) -> Error {

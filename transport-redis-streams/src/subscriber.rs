@@ -85,12 +85,6 @@ impl RedisSubscriber {
         &self.member.name
     }
 
-    /// How many entries were deleted or trimmed from their streams while they were pending, as
-    /// far as this member noticed.
-    pub fn lost_entries(&self) -> u64 {
-        self.member.lost()
-    }
-
     /// Waits until the tasks have ended. A reader ends when its read is answered, which is
     /// now, where the server lets us unblock it.
     async fn stop(&mut self) {

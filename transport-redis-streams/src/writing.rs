@@ -40,7 +40,7 @@ pub enum Format {
 ///
 /// **Trimming looks at no group.** What nobody has read yet, and what is pending, is deleted as well:
 /// choose a bound that consumers never fall behind. Entries that were deleted while they were pending
-/// are counted ([`lost_entries`](crate::RedisSubscriber::lost_entries)); those that were deleted
+/// are counted ([`Losses`](polybus_core::transport::Losses)); those that were deleted
 /// before anybody read them are not seen by anybody.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "TrimSection")]

@@ -1,11 +1,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::transport::Losses;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What a subscription has done so far, counted while it runs.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($name: AtomicU64,)*
+            losses: Losses,
         }
 
         /// What a subscription has done.
@@ -13,12 +16,24 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
+            /// Events that the server deleted before the group was done with them, as far as the
+            /// transport noticed: on Redis Streams, entries that were trimmed while they were
+            /// pending. What was deleted before anybody read it is seen by nobody.
+            pub deleted: u64,
         }
 
         impl Counters {
+            /// Counts that begin with none, but for what a transport counts.
+            pub fn with_losses(losses: Losses) -> Self {
+                Self { losses, ..Self::default() }
+            }
+
             /// The counts at this moment.
             pub fn snapshot(&self) -> Counts {
-                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
+                Counts {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    deleted: self.losses.count(),
+                }
             }
 
             $(pub(super) fn $name(&self, count: usize) {

@@ -20,6 +20,7 @@ mod delivery;
 mod erased;
 mod factory;
 mod headers;
+mod losses;
 mod outcome;
 mod position;
 
@@ -35,6 +36,7 @@ pub use delivery::{AckToken, Delivery, Undecodable};
 pub use erased::{DynAdmin, DynPublisher, DynSettler, DynSubscriber, DynTransport};
 pub use factory::{TransportConfig, TransportFactory};
 pub use headers::{Header, Headers, RawRecord};
+pub use losses::Losses;
 pub use outcome::{Content, Outcome, Outgoing};
 pub use position::Position;
 
@@ -331,6 +333,8 @@ pub struct Subscription {
     /// Whether deliveries are acknowledged by [`Settler::settle_together`], and by nothing else
     /// ([`Capabilities::exactly_once`]). Default: no.
     pub exactly_once: bool,
+    /// Where the transport counts what its server deleted too early.
+    pub losses: Losses,
 }
 
 impl Subscription {
@@ -344,6 +348,7 @@ impl Subscription {
             start: Start::default(),
             takeover_after: Duration::from_secs(60),
             exactly_once: false,
+            losses: Losses::default(),
         }
     }
 
@@ -379,6 +384,13 @@ impl Subscription {
     #[must_use]
     pub fn exactly_once(mut self, exactly_once: bool) -> Self {
         self.exactly_once = exactly_once;
+        self
+    }
+
+    /// Sets where the transport counts what its server deleted too early.
+    #[must_use]
+    pub fn losses(mut self, losses: &Losses) -> Self {
+        self.losses = losses.clone();
         self
     }
 }

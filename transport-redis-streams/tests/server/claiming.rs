@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use polybus_core::ErrorKind;
-use polybus_core::transport::{Delivery, Settlement, Settler, Subscriber, Transport};
+use polybus_core::transport::{Delivery, Losses, Settlement, Settler, Subscriber, Transport};
 use polybus_test_support::RedisServer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -187,7 +187,12 @@ async fn entries_deleted_while_they_were_pending_are_counted() {
     let server = RedisServer::shared().await;
     let (transport, raw, topic) = (connect(server).await, Raw::connect(server).await, topic());
     publish(&transport, &events(&topic, 0..10)).await;
-    let mortal = || subscription("g", &topic).takeover_after(TAKEOVER);
+    let losses = Losses::default();
+    let mortal = || {
+        subscription("g", &topic)
+            .takeover_after(TAKEOVER)
+            .losses(&losses)
+    };
     let mut subscriber = transport.subscribe(mortal()).await.unwrap();
     take(&mut subscriber, 10).await;
     drop(subscriber);
@@ -196,7 +201,7 @@ async fn entries_deleted_while_they_were_pending_are_counted() {
     let mut subscriber = transport.subscribe(mortal()).await.unwrap();
     let deliveries = take(&mut subscriber, 4).await;
     assert_eq!(ids(&deliveries), numbered_ids(6..10));
-    eventually("the count", async || subscriber.lost_entries() == 6).await;
+    eventually("the count", async || losses.count() == 6).await;
     ack(&subscriber, &deliveries).await;
     assert_eq!(raw.pending(&topic, "g", None).await, 0);
     close(subscriber).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use polybus_core::transport::{Headers, Outgoing, RawRecord, Transport};
+use polybus_core::transport::{Headers, Losses, Outgoing, RawRecord, Transport};
 use polybus_core::{Event, Topic};
 use polybus_redis_streams::{Format, Trim};
 use polybus_test_support::RedisServer;
@@ -74,7 +74,8 @@ async fn what_is_trimmed_while_it_is_pending_is_counted() {
     let (raw, topic) = (Raw::connect(server).await, topic());
     let transport = connect_with(server, |config| config.trim = Some(Trim::MaxLen(100))).await;
     publish(&transport, &events(&topic, 0..100)).await;
-    let named = || subscription("g", &topic).member("m");
+    let losses = Losses::default();
+    let named = || subscription("g", &topic).member("m").losses(&losses);
     let mut subscriber = transport.subscribe(named()).await.unwrap();
     assert_eq!(take(&mut subscriber, 100).await.len(), 100);
     drop(subscriber);
@@ -83,7 +84,7 @@ async fn what_is_trimmed_while_it_is_pending_is_counted() {
     let mut subscriber = transport.subscribe(named()).await.unwrap();
     let taken = take(&mut subscriber, kept).await;
     assert_eq!(ids(&taken), numbered_ids(300 - kept..300));
-    assert_eq!(subscriber.lost_entries(), 100);
+    assert_eq!(losses.count(), 100);
     assert!(ack(&subscriber, &taken).await.iter().all(Result::is_ok));
     close(subscriber).await;
 }
