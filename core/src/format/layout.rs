@@ -101,8 +101,8 @@ pub(super) fn object<const R: usize, const O: usize>(
     required: [(&str, Value); R],
     optional: [(&str, Value); O],
 ) -> Value {
-    let names: Vec<&str> = required.iter().map(|(name, _)| *name).collect();
-    let members = required.clone().into_iter().chain(optional);
+    let names = required.each_ref().map(|(name, _)| *name).to_vec();
+    let members = required.into_iter().chain(optional);
     let members: Map<_, _> = members
         .map(|(name, schema)| (name.to_owned(), schema))
         .collect();
