@@ -93,6 +93,56 @@ async fn without_its_store_nothing_is_handled_and_afterwards_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_fail_beside_others_lose_nothing_and_repeat_nothing() {
+    let (store, bus) = (Arc::new(Probe::default()), test_bus("").await);
+    let effects = Effects::default();
+    let billing = bus.subscribe("billing").state(effects.clone()).on(charge);
+    let billing = billing.idempotency_store(Arc::clone(&store));
+    let billing = billing.start().await.unwrap();
+    billing.pause();
+    let expected: Vec<String> = (0..2_000).map(|number| format!("{number:04} 1")).collect();
+    for event in &expected {
+        let id = &event[..4];
+        publish(&bus, id, &id[2..]).await;
+    }
+    store.fails_by_turns.store(true, Ordering::SeqCst);
+    billing.resume();
+    bus.settle().await;
+    store.fails_by_turns.store(false, Ordering::SeqCst);
+    let handled = effects.all();
+    for customer in 0..100 {
+        let of_customer = |event: &&String| event[2..4] == format!("{customer:02}");
+        let handled: Vec<&String> = handled.iter().filter(of_customer).collect();
+        let expected: Vec<&String> = expected.iter().filter(of_customer).collect();
+        assert_eq!(handled, expected, "each once, in order");
+    }
+    for event in &expected {
+        assert_eq!(ask(&store, &event[..4]).await, Claimed::Done);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_that_hangs_holds_up_only_what_it_is_about() {
+    let (store, bus) = (Arc::new(Probe::default()), test_bus("").await);
+    let effects = Effects::default();
+    let billing = bus.subscribe("billing").state(effects.clone()).on(charge);
+    let billing = billing.idempotency_store(Arc::clone(&store));
+    let billing = billing.start().await.unwrap();
+    billing.pause();
+    for number in 0..600 {
+        let id = number.to_string();
+        publish(&bus, &id, &id).await;
+    }
+    store.claim_hangs.store(true, Ordering::SeqCst);
+    billing.resume();
+    sleep(Duration::from_secs(5)).await;
+    let handled = effects.all().len();
+    assert!(handled > 0 && handled < 600, "{handled}");
+    bus.settle().await;
+    assert_eq!(effects.all().len(), 600, "it is made again after a while");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_settled_before_the_store_knows_that_it_was_handled() {
     let (store, bus) = (Arc::new(Probe::default()), test_bus("").await);
     let effects = Effects::default();

@@ -14,6 +14,11 @@ pub(crate) struct Probe {
     calls: Mutex<Calls>,
     /// Every call fails.
     pub(crate) down: AtomicBool,
+    /// Every other call fails.
+    pub(crate) fails_by_turns: AtomicBool,
+    turn: AtomicBool,
+    /// The next claiming never ends.
+    pub(crate) claim_hangs: AtomicBool,
     /// Completing never ends.
     pub(crate) hangs: AtomicBool,
 }
@@ -34,7 +39,9 @@ impl Probe {
     }
 
     fn check(&self) -> Result<()> {
-        if self.down.load(Ordering::SeqCst) {
+        let by_turns = self.fails_by_turns.load(Ordering::SeqCst);
+        let its_turn = by_turns && self.turn.fetch_not(Ordering::SeqCst);
+        if its_turn || self.down.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Connect, "the store is down"));
         }
         Ok(())
@@ -46,6 +53,9 @@ impl IdempotencyStore for Probe {
     async fn claim(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Claimed>> {
         self.calls.lock().unwrap().claims += 1;
         self.check()?;
+        if self.claim_hangs.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.inner.claim(claims, lease).await
     }
 

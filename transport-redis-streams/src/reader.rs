@@ -207,6 +207,8 @@ impl<'a> Session<'a> {
     async fn read_on(&mut self, desk: &mut Desk, out: &mut VecDeque<Read>) -> Result<End> {
         loop {
             if out.is_empty() {
+                // What has come goes to its handler first: to send the next read takes longer.
+                tokio::task::yield_now().await;
                 if !self.wait_for_room().await {
                     return Ok(End::Stopped);
                 }

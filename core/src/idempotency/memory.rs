@@ -1,11 +1,10 @@
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moka::Expiry;
-use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use foldhash::fast::RandomState;
+use lru::LruCache;
 use tokio::time::Instant;
 
 use super::{Claim, Claimed, Fence, IdempotencyStore};
@@ -13,10 +12,6 @@ use crate::{Result, Text};
 
 /// How many keys are held unless it is said otherwise.
 const MAX_KEYS: u64 = 1_000_000;
-
-/// How long a record stays at the least: the cache goes by the clock on the wall, what a record
-/// says by tokio's, which a test may hold.
-const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
 
 /// What is to be kept for longer is kept for so long: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -27,15 +22,19 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// It holds a bounded number of keys, by default a million; beyond it those go first that were not
 /// asked for the longest.
 pub struct MemoryIdempotency {
-    records: Cache<Text, Record>,
+    max_keys: usize,
+    /// The key that was not asked for the longest is the first to go. Locked once for a slice.
+    records: Mutex<Records>,
 }
+
+type Records = LruCache<Text, Record, RandomState>;
 
 #[derive(Debug, Clone, Copy)]
 struct Record {
     fence: Fence,
     done: bool,
+    /// When it stops being in force.
     until: Instant,
-    keep: Duration,
 }
 
 impl MemoryIdempotency {
@@ -44,100 +43,113 @@ impl MemoryIdempotency {
         Self::with_capacity(MAX_KEYS)
     }
 
-    /// An empty store for a number of keys.
+    /// An empty store for a number of keys, at least one.
     pub fn with_capacity(max_keys: u64) -> Self {
-        let records = Cache::builder()
-            .max_capacity(max_keys)
-            // The other policy may refuse what is new, and with it a claim.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(Kept)
-            .build();
-        Self { records }
+        let max_keys = usize::try_from(max_keys).unwrap_or(usize::MAX).max(1);
+        let records = LruCache::unbounded_with_hasher(RandomState::default());
+        Self {
+            max_keys,
+            records: Mutex::new(records),
+        }
     }
 
-    /// One step on a key: what `decide` makes of its record, if that is still in force.
-    fn step<T>(
+    /// Takes a step for each claim, in their order, and makes room again.
+    fn steps<T>(
         &self,
-        claim: &Claim,
-        decide: impl FnOnce(Option<Record>, Instant) -> (Op<Record>, T),
-    ) -> T {
-        let mut answer = None;
-        let entry = self.records.entry_by_ref(&claim.key);
-        entry.and_compute_with(|entry| {
-            let now = Instant::now();
-            let record = entry.map(moka::Entry::into_value);
-            let (op, decided) = decide(record.filter(|record| record.until > now), now);
-            answer = Some(decided);
-            op
-        });
-        answer.expect("the cache asks once for each step")
+        claims: &[Claim],
+        step: impl Fn(&mut Records, &Claim, Instant) -> T,
+    ) -> Vec<T> {
+        let mut records = self.lock();
+        let now = Instant::now();
+        let steps = claims.iter().map(|claim| step(&mut records, claim, now));
+        let answers = steps.collect();
+        make_room(&mut records, self.max_keys, now, 2 * claims.len());
+        answers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        // No step panics.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets go of what is too much, and of some of what is not in force any more: not all at once, since
+/// others wait.
+fn make_room(records: &mut Records, max_keys: usize, now: Instant, mut some: usize) {
+    while let Some((_, record)) = records.peek_lru() {
+        let is_over = some > 0 && !record.is_in_force(now);
+        if records.len() <= max_keys && !is_over {
+            return;
+        }
+        records.pop_lru();
+        some = some.saturating_sub(1);
     }
 }
 
 impl Record {
-    fn put(fence: Fence, done: bool, now: Instant, keep: Duration) -> Op<Self> {
-        let keep = keep.min(FOREVER);
-        Op::Put(Self {
-            fence,
-            done,
-            until: now + keep,
-            keep,
-        })
+    fn new(fence: Fence, done: bool, now: Instant, keep: Duration) -> Self {
+        let until = now + keep.min(FOREVER);
+        Self { fence, done, until }
     }
 
-    fn is_held_by(&self, fence: Fence) -> bool {
-        !self.done && self.fence == fence
+    fn is_in_force(&self, now: Instant) -> bool {
+        self.until > now
+    }
+
+    fn is_held_by(&self, fence: Fence, now: Instant) -> bool {
+        !self.done && self.fence == fence && self.is_in_force(now)
     }
 }
 
 #[async_trait]
 impl IdempotencyStore for MemoryIdempotency {
     async fn claim(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Claimed>> {
-        let claim = |claim: &Claim| {
-            self.step(claim, |record, now| match record {
-                Some(record) if record.done => (Op::Nop, Claimed::Done),
-                Some(record) if record.fence != claim.fence => {
-                    (Op::Nop, Claimed::Busy(record.until - now))
+        Ok(self.steps(claims, |records, claim, now| {
+            let own = Record::new(claim.fence, false, now, lease);
+            let record = records.get_or_insert_mut_ref(&claim.key, || own);
+            if record.is_in_force(now) {
+                if record.done {
+                    return Claimed::Done;
                 }
-                _ => (
-                    Record::put(claim.fence, false, now, lease),
-                    Claimed::Claimed,
-                ),
-            })
-        };
-        Ok(claims.iter().map(claim).collect())
+                if record.fence != claim.fence {
+                    return Claimed::Busy(record.until - now);
+                }
+            }
+            *record = own;
+            Claimed::Claimed
+        }))
     }
 
     async fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<bool>> {
-        let renew = |claim: &Claim| {
-            self.step(claim, |record, now| match record {
-                Some(record) if record.is_held_by(claim.fence) => {
-                    (Record::put(claim.fence, false, now, lease), true)
-                }
-                _ => (Op::Nop, false),
-            })
-        };
-        Ok(claims.iter().map(renew).collect())
+        Ok(self.steps(claims, |records, claim, now| {
+            let record = records.get_mut(&claim.key);
+            let held = record.filter(|record| record.is_held_by(claim.fence, now));
+            held.map(|record| *record = Record::new(claim.fence, false, now, lease))
+                .is_some()
+        }))
     }
 
     async fn complete(&self, claims: &[Claim], retain: Duration) -> Result<Vec<bool>> {
-        let complete = |claim: &Claim| {
-            self.step(claim, |record, now| match record {
-                Some(record) if record.fence != claim.fence => (Op::Nop, false),
-                _ => (Record::put(claim.fence, true, now, retain), true),
-            })
-        };
-        Ok(claims.iter().map(complete).collect())
+        Ok(self.steps(claims, |records, claim, now| {
+            let done = Record::new(claim.fence, true, now, retain);
+            let record = records.get_or_insert_mut_ref(&claim.key, || done);
+            if record.is_in_force(now) && record.fence != claim.fence {
+                return false;
+            }
+            *record = done;
+            true
+        }))
     }
 
     async fn release(&self, claims: &[Claim]) -> Result<Vec<bool>> {
-        let release = |claim: &Claim| {
-            self.step(claim, |record, _| match record {
-                Some(record) if record.is_held_by(claim.fence) => (Op::Remove, true),
-                _ => (Op::Nop, false),
-            })
-        };
-        Ok(claims.iter().map(release).collect())
+        Ok(self.steps(claims, |records, claim, now| {
+            let record = records.peek(&claim.key);
+            let held = record.is_some_and(|record| record.is_held_by(claim.fence, now));
+            if held {
+                records.pop(&claim.key);
+            }
+            held
+        }))
     }
 }
 
@@ -150,37 +162,14 @@ impl Default for MemoryIdempotency {
 impl fmt::Debug for MemoryIdempotency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryIdempotency")
-            .field("keys", &self.records.entry_count())
+            .field("keys", &self.lock().len())
             .finish()
-    }
-}
-
-/// Drops records from the cache that are not in force any more.
-struct Kept;
-
-impl Expiry<Text, Record> for Kept {
-    fn expire_after_create(
-        &self,
-        _: &Text,
-        record: &Record,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
-        Some(record.keep.max(KEPT_AT_LEAST))
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &Text,
-        record: &Record,
-        _: std::time::Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(record.keep.max(KEPT_AT_LEAST))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Fences;
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(30);
@@ -268,6 +257,55 @@ mod tests {
         let answers = store.claim(&claims, LEASE).await.unwrap();
         let right = [Claimed::Claimed, Claimed::Claimed, Claimed::Busy(LEASE)];
         assert_eq!(answers, right);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_those_that_complete_a_key_in_one_slice_the_first_does() {
+        let store = MemoryIdempotency::new();
+        let claims = [claim("k"), claim("other"), claim("k")];
+        for _ in 0..2 {
+            let completed = store.complete(&claims, RETAIN).await;
+            assert_eq!(completed.unwrap(), [true, true, false]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_its_capacity_the_key_goes_that_was_not_asked_for_the_longest() {
+        let store = MemoryIdempotency::with_capacity(2);
+        for key in ["a", "b"] {
+            let completed = store.complete(&[claim(key)], RETAIN).await;
+            assert_eq!(completed.unwrap(), [true]);
+        }
+        assert_eq!(ask(&store, &claim("a")).await, Claimed::Done);
+        assert_eq!(ask(&store, &claim("c")).await, Claimed::Claimed);
+        assert_eq!(ask(&store, &claim("a")).await, Claimed::Done);
+        assert_eq!(
+            ask(&store, &claim("b")).await,
+            Claimed::Claimed,
+            "forgotten"
+        );
+        assert_eq!(store.lock().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_in_force_any_more_is_let_go_while_others_are_asked_for() {
+        let store = MemoryIdempotency::new();
+        let marks: Vec<Claim> = (0..100).map(|key| claim(&key.to_string())).collect();
+        store.complete(&marks, RETAIN).await.unwrap();
+        tokio::time::advance(RETAIN).await;
+        for _ in 0..50 {
+            assert_eq!(ask(&store, &claim("k")).await, Claimed::Claimed);
+            tokio::time::advance(LEASE).await;
+        }
+        assert_eq!(store.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_series_of_fences_has_none_twice() {
+        let mut series = [Fences::new(), Fences::new()];
+        let made = (0..1_000).flat_map(|_| series.each_mut().map(Fences::next));
+        let made: std::collections::HashSet<Fence> = made.collect();
+        assert_eq!(made.len(), 2_000);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use self::sending::Queue;
 use super::Control;
 use super::job::Job;
 use crate::handler::{Failure, HandlerSet};
-use crate::idempotency::{Claim, Claimed, Fence, IdempotencyStore};
+use crate::idempotency::{Claim, Claimed, Fences, IdempotencyStore};
 use crate::transport::{AckToken, Settlement};
 use crate::{Event, Text};
 
@@ -62,6 +62,9 @@ pub(super) struct Claims {
     control: Arc<Control>,
     /// What keys start with, by the index of the handler.
     prefixes: Vec<String>,
+    /// Where keys are put together.
+    key: String,
+    fences: Fences,
     /// The number of the next job.
     next: u64,
     jobs: HashMap<u64, Enlisted, RandomState>,
@@ -145,6 +148,8 @@ impl Claims {
         let prefix = |name: &Text| format!("{group}:{}:", escape(name));
         Self {
             prefixes: handlers.names().iter().map(prefix).collect(),
+            key: String::new(),
+            fences: Fences::new(),
             settings,
             control,
             next: 0,
@@ -173,7 +178,7 @@ impl Claims {
         };
         let asks = matches!(state, State::New);
         let enlisted = Enlisted {
-            claim: Claim::new(key, Fence::unique()),
+            claim: Claim::new(key, self.fences.next()),
             state,
             parked: None,
         };
@@ -184,8 +189,10 @@ impl Claims {
         number
     }
 
-    fn key(&self, handler: usize, event: &Event) -> Result<Text, Failure> {
-        let mut key = self.prefixes[handler].clone();
+    fn key(&mut self, handler: usize, event: &Event) -> Result<Text, Failure> {
+        let key = &mut self.key;
+        key.clear();
+        key.push_str(&self.prefixes[handler]);
         match &self.settings.key {
             None => {
                 key.push_str(&escape(event.source()));
@@ -197,7 +204,7 @@ impl Claims {
                 key.push_str(&own.map_err(|panic| Failure::from_panic(&*panic))?);
             }
         }
-        Ok(key.into())
+        Ok(key.as_str().into())
     }
 
     /// Lets a job ask for its claim, or wait behind the one that speaks for its key.
@@ -258,24 +265,24 @@ impl Claims {
 
     /// Ends a job. Gives back what is to be settled if the store need not be told before.
     pub(super) fn end(&mut self, number: u64, completed: bool, due: Due) -> Option<Due> {
-        let Some(job) = self.jobs.remove(&number) else {
+        let Some(Enlisted { claim, state, .. }) = self.jobs.remove(&number) else {
             return Some(due);
         };
-        let ended = |due| Ended {
-            number,
-            claim: job.claim.clone(),
-            due,
-        };
-        match job.state {
-            _ if completed => self.completes.push(ended(Some(due))),
-            State::Held { .. } => self.releases.push(ended(Some(due))),
+        let queue = match state {
+            _ if completed => &mut self.completes,
+            State::Held { .. } => &mut self.releases,
             // It is released when the answer comes.
             State::Asked => return Some(due),
             State::New | State::Busy { .. } | State::Done | State::Failed(_) => {
-                self.leave(&job.claim.key, number);
+                self.leave(&claim.key, number);
                 return Some(due);
             }
-        }
+        };
+        queue.push(Ended {
+            number,
+            claim,
+            due: Some(due),
+        });
         None
     }
 
@@ -296,10 +303,14 @@ impl Claims {
 
     /// Notes that a key is done, for all who wait behind the one that speaks for it.
     fn done(&mut self, key: &Text, number: u64, news: &mut News) {
-        let speaks = self.keys.get(key).is_some_and(|it| it.number == number);
-        let speaker = speaks.then(|| self.keys.remove(key)).flatten();
-        let behind = speaker.into_iter().flat_map(|it| it.behind);
-        for number in behind {
+        let Some((key, speaker)) = self.keys.remove_entry(key) else {
+            return;
+        };
+        if speaker.number != number {
+            self.keys.insert(key, speaker);
+            return;
+        }
+        for number in speaker.behind {
             if let Some(job) = self.jobs.get_mut(&number) {
                 job.state = State::Done;
                 news.ready.extend(job.parked.take());
@@ -308,19 +319,24 @@ impl Claims {
     }
 
     /// Notes what came of asking for a claim.
-    fn on_claimed(&mut self, number: u64, claim: &Claim, claimed: Claimed, asked: Instant) -> News {
-        let mut news = News::default();
+    fn on_claimed(
+        &mut self,
+        number: u64,
+        claim: &Claim,
+        claimed: Claimed,
+        asked: Instant,
+        news: &mut News,
+    ) {
         let Some(job) = self.jobs.get_mut(&number) else {
-            match claimed {
+            return match claimed {
                 Claimed::Claimed => self.releases.push(Ended {
                     number,
                     claim: claim.clone(),
                     due: None,
                 }),
                 Claimed::Busy(_) => self.leave(&claim.key, number),
-                Claimed::Done => self.done(&claim.key, number, &mut news),
-            }
-            return news;
+                Claimed::Done => self.done(&claim.key, number, news),
+            };
         };
         match claimed {
             Claimed::Claimed => {
@@ -340,10 +356,9 @@ impl Claims {
             Claimed::Done => {
                 job.state = State::Done;
                 news.ready.extend(job.parked.take());
-                self.done(&claim.key, number, &mut news);
+                self.done(&claim.key, number, news);
             }
         }
-        news
     }
 
     /// Lets those ask again whose key another one had for long enough, and renews what is held.

@@ -59,6 +59,18 @@ async fn a_slice_costs_one_script_for_each_group() {
 }
 
 #[tokio::test]
+async fn of_those_that_complete_a_key_in_one_slice_the_first_does() {
+    let server = RedisServer::shared().await;
+    let (store, group) = (store(&connect(server).await), unique_name("group"));
+    let key = |number: u32| claim(&format!("{group}:h:s:{number}"));
+    let claims = [key(1), key(2), key(1)];
+    let completed = store.complete(&claims, RETAIN).await.unwrap();
+    assert_eq!(completed, [true, true, false]);
+    let again = store.complete(&claims, RETAIN).await.unwrap();
+    assert_eq!(again, [true, true, false], "also when it is made again");
+}
+
+#[tokio::test]
 async fn what_a_server_forgot_is_completed_all_the_same() {
     let server = RedisServer::start().await.unwrap();
     let (transport, raw) = (connect(&server).await, Raw::connect(&server).await);
@@ -128,7 +140,7 @@ async fn a_user_with_the_rights_that_the_documentation_names_can_use_it() {
     let server = RedisServer::start().await.unwrap();
     let raw = Raw::connect(&server).await;
     let rights = "ACL SETUSER app on >simple ~polybus:idempotency:* \
-                  +hello +client|setname +ping +eval +get +set +del +pttl +pexpire";
+                  +hello +client|setname +ping +eval +get +mget +set +del +pttl +pexpire";
     let _: String = raw.call(rights).await;
     let transport = connect_with(&server, |config| {
         config.user = Some("app".into());

@@ -15,8 +15,12 @@ use crate::handler::Failure;
 use crate::idempotency::{Claim, Claimed};
 use crate::{Error, ErrorKind, Result};
 
-/// How many claims one call is about, so that a server is not held up.
-const SLICE: usize = 500;
+/// How many claims one call is about: few enough that a server is not held up, and that its answers
+/// to one call are worked with while it is busy with the next.
+const SLICE: usize = 256;
+
+/// How many calls of a kind are out at the most.
+const CALLS: usize = 4;
 
 /// How long one call may take before it counts as failed and is made again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,18 +28,39 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is to be sent, and what is out.
 pub(super) struct Queue<T> {
     waiting: VecDeque<T>,
-    sending: Vec<T>,
+    /// The slices that are out, each under its number.
+    sending: Vec<(u64, Vec<T>)>,
+    /// The number of the next slice.
+    next: u64,
     failures: u32,
+}
+
+/// A slice that is to be sent: its number, what is in it, and the pause before it.
+struct Slice<'a, T> {
+    number: u64,
+    items: &'a [T],
+    pause: Duration,
 }
 
 /// What comes of waiting.
 pub(in crate::runtime) enum Answer {
     /// It is time to renew, or to ask again.
     Time,
-    Asked(Vec<Claim>, Instant, Result<Vec<Claimed>>),
+    Asked(Asked),
     Renewed(Vec<u64>, Instant, Result<Vec<bool>>),
-    Completed(Result<Vec<bool>>),
-    Released(Result<Vec<bool>>),
+    /// The slice of this number.
+    Completed(u64, Result<Vec<bool>>),
+    Released(u64, Result<Vec<bool>>),
+}
+
+/// What the store answered to a slice of claims.
+pub(in crate::runtime) struct Asked {
+    /// The number of the slice.
+    slice: u64,
+    claims: Vec<Claim>,
+    /// When the question went out.
+    at: Instant,
+    answers: Result<Vec<Claimed>>,
 }
 
 impl<T> Queue<T> {
@@ -47,33 +72,58 @@ impl<T> Queue<T> {
         self.waiting.is_empty() && self.sending.is_empty()
     }
 
-    /// The next slice and the pause before it, if none is out.
-    fn slice(&mut self) -> Option<(&[T], Duration)> {
-        if !self.sending.is_empty() || self.waiting.is_empty() {
+    /// The next slice, if another one may go out, of what is still wanted.
+    fn slice(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Slice<'_, T>> {
+        // One is enough to see whether a store that failed is back.
+        let calls = if self.failures > 0 { 1 } else { CALLS };
+        if self.sending.len() >= calls || self.waiting.is_empty() {
             return None;
         }
-        let count = self.waiting.len().min(SLICE);
-        self.sending.extend(self.waiting.drain(..count));
-        Some((&self.sending, pause(self.failures)))
+        let mut items = Vec::with_capacity(self.waiting.len().min(SLICE));
+        while items.len() < SLICE
+            && let Some(item) = self.waiting.pop_front()
+        {
+            if wanted(&item) {
+                items.push(item);
+            }
+        }
+        if items.is_empty() {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.sending.push((number, items));
+        let (_, items) = self.sending.last()?;
+        Some(Slice {
+            number,
+            items,
+            pause: pause(self.failures),
+        })
     }
 
     /// The slice that was out and is answered.
-    fn answered(&mut self) -> Vec<T> {
+    fn answered(&mut self, number: u64) -> Vec<T> {
         self.failures = 0;
-        std::mem::take(&mut self.sending)
+        self.take(number)
     }
 
     /// The slice that was out goes back to the front.
-    fn failed(&mut self) {
+    fn failed(&mut self, number: u64) {
         self.failures = self.failures.saturating_add(1);
-        for item in self.sending.drain(..).rev() {
+        for item in self.take(number).into_iter().rev() {
             self.waiting.push_front(item);
         }
     }
 
+    fn take(&mut self, number: u64) -> Vec<T> {
+        let place = self.sending.iter().position(|(slice, _)| *slice == number);
+        place.map_or_else(Vec::new, |place| self.sending.remove(place).1)
+    }
+
     /// Everything, sent or not.
     fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.sending.drain(..).chain(self.waiting.drain(..))
+        let sending = self.sending.drain(..).flat_map(|(_, items)| items);
+        sending.chain(self.waiting.drain(..))
     }
 }
 
@@ -82,6 +132,7 @@ impl<T> Default for Queue<T> {
         Self {
             waiting: VecDeque::new(),
             sending: Vec::new(),
+            next: 0,
             failures: 0,
         }
     }
@@ -90,48 +141,59 @@ impl<T> Default for Queue<T> {
 impl Claims {
     /// Sends what is to be sent.
     pub(in crate::runtime) fn send(&mut self) {
-        self.send_asks();
+        while self.send_asks() {}
         let retain = self.settings.retain;
-        if let Some((ended, pause)) = self.completes.slice() {
-            let (store, claims) = (Arc::clone(&self.settings.store), claims(ended));
+        while let Some(slice) = self.completes.slice(|_| true) {
+            let (store, claims) = (Arc::clone(&self.settings.store), claims(slice.items));
+            let (number, pause) = (slice.number, slice.pause);
             self.work.push(Box::pin(async move {
                 let call = store.complete(&claims, retain);
-                Answer::Completed(called("complete", pause, CALL_TIMEOUT, claims.len(), call).await)
+                let answers = called("complete", pause, CALL_TIMEOUT, claims.len(), call).await;
+                Answer::Completed(number, answers)
             }));
         }
-        if let Some((ended, pause)) = self.releases.slice() {
-            let (store, claims) = (Arc::clone(&self.settings.store), claims(ended));
+        while let Some(slice) = self.releases.slice(|_| true) {
+            let (store, claims) = (Arc::clone(&self.settings.store), claims(slice.items));
+            let (number, pause) = (slice.number, slice.pause);
             self.work.push(Box::pin(async move {
                 let call = store.release(&claims);
-                Answer::Released(called("release", pause, CALL_TIMEOUT, claims.len(), call).await)
+                let answers = called("release", pause, CALL_TIMEOUT, claims.len(), call).await;
+                Answer::Released(number, answers)
             }));
         }
     }
 
-    fn send_asks(&mut self) {
+    /// Asks for a slice of claims, if another one may go out.
+    fn send_asks(&mut self) -> bool {
         // Jobs that have ended since need no claim.
         let jobs = &mut self.jobs;
-        self.asks.waiting.retain(|number| jobs.contains_key(number));
-        let Some((numbers, pause)) = self.asks.slice() else {
-            return;
+        let Some(slice) = self.asks.slice(|number| jobs.contains_key(number)) else {
+            return false;
         };
         let claim = |number: &u64| {
             let job = jobs.get_mut(number).expect("only jobs that are there ask");
             job.state = State::Asked;
             job.claim.clone()
         };
-        let claims: Vec<Claim> = numbers.iter().map(claim).collect();
+        let claims: Vec<Claim> = slice.items.iter().map(claim).collect();
+        let (slice, pause) = (slice.number, slice.pause);
         let (store, lease) = (Arc::clone(&self.settings.store), self.settings.lease);
         self.work.push(Box::pin(async move {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            let asked = Instant::now();
+            let at = Instant::now();
             let call = store.claim(&claims, lease);
             let limit = CALL_TIMEOUT.min(lease);
             let answers = called("claim", Duration::ZERO, limit, claims.len(), call).await;
-            Answer::Asked(claims, asked, answers)
+            Answer::Asked(Asked {
+                slice,
+                claims,
+                at,
+                answers,
+            })
         }));
+        true
     }
 
     /// Renews what is held, unless the last renewals are still out.
@@ -176,7 +238,7 @@ impl Claims {
                 self.on_time();
                 News::default()
             }
-            Answer::Asked(claims, asked, answers) => self.on_asked(&claims, asked, answers),
+            Answer::Asked(asked) => self.on_asked(asked),
             Answer::Renewed(numbers, asked, answers) => {
                 self.renewals -= 1;
                 match answers {
@@ -190,55 +252,52 @@ impl Claims {
                 }
                 News::default()
             }
-            Answer::Completed(answers) => self.on_completed(answers),
-            Answer::Released(answers) => self.on_released(answers),
+            Answer::Completed(slice, answers) => self.on_completed(slice, answers),
+            Answer::Released(slice, answers) => self.on_released(slice, answers),
         }
     }
 
-    fn on_asked(
-        &mut self,
-        claims: &[Claim],
-        asked: Instant,
-        answers: Result<Vec<Claimed>>,
-    ) -> News {
-        let answers = match answers {
+    fn on_asked(&mut self, asked: Asked) -> News {
+        let mut news = News::default();
+        let answers = match asked.answers {
             Ok(answers) => answers,
             Err(error) => {
                 self.note(&error);
-                self.asks.failed();
-                self.release_unasked(claims);
-                return News::default();
+                self.release_unasked(asked.slice, &asked.claims);
+                self.asks.failed(asked.slice);
+                return news;
             }
         };
-        let numbers = self.asks.answered();
-        let mut news = News::default();
-        for ((number, claim), claimed) in numbers.into_iter().zip(claims).zip(answers) {
-            let more = self.on_claimed(number, claim, claimed, asked);
-            news.ready.extend(more.ready);
+        let numbers = self.asks.answered(asked.slice);
+        news.ready.reserve(numbers.len());
+        for ((number, claim), claimed) in numbers.into_iter().zip(&asked.claims).zip(answers) {
+            self.on_claimed(number, claim, claimed, asked.at, &mut news);
         }
         news
     }
 
     /// Releases the claims of jobs that ended while the question was out: nobody knows whether
     /// they were granted.
-    fn release_unasked(&mut self, claims: &[Claim]) {
-        let asked = self.asks.waiting.iter().zip(claims);
-        let ended: Vec<Ended> = asked
-            .filter(|(number, _)| !self.jobs.contains_key(number))
-            .map(|(number, claim)| Ended {
-                number: *number,
-                claim: claim.clone(),
-                due: None,
-            })
-            .collect();
-        ended.into_iter().for_each(|it| self.releases.push(it));
+    fn release_unasked(&mut self, slice: u64, claims: &[Claim]) {
+        let asked = self.asks.sending.iter().find(|it| it.0 == slice);
+        let asked = asked.into_iter().flat_map(|(_, numbers)| numbers);
+        for (number, claim) in asked.zip(claims) {
+            if !self.jobs.contains_key(number) {
+                self.releases.push(Ended {
+                    number: *number,
+                    claim: claim.clone(),
+                    due: None,
+                });
+            }
+        }
     }
 
-    fn on_completed(&mut self, answers: Result<Vec<bool>>) -> News {
+    fn on_completed(&mut self, slice: u64, answers: Result<Vec<bool>>) -> News {
         let mut news = News::default();
         match answers {
             Ok(answers) => {
-                let ended = self.completes.answered();
+                let ended = self.completes.answered(slice);
+                news.due.reserve(ended.len());
                 for (ended, completed) in ended.into_iter().zip(answers) {
                     news.due.extend(ended.due);
                     if completed {
@@ -251,24 +310,24 @@ impl Claims {
             }
             Err(error) => {
                 self.note(&error);
-                self.completes.failed();
+                self.completes.failed(slice);
             }
         }
         news
     }
 
-    fn on_released(&mut self, answers: Result<Vec<bool>>) -> News {
+    fn on_released(&mut self, slice: u64, answers: Result<Vec<bool>>) -> News {
         let mut news = News::default();
         match answers {
             Ok(_) => {
-                for ended in self.releases.answered() {
+                for ended in self.releases.answered(slice) {
                     news.due.extend(ended.due);
                     self.leave(&ended.claim.key, ended.number);
                 }
             }
             Err(error) => {
                 self.note(&error);
-                self.releases.failed();
+                self.releases.failed(slice);
             }
         }
         news
