@@ -259,6 +259,7 @@ impl BusBuilder {
         let contracts = Contracts {
             migrations,
             validation,
+            formats: self.formats,
         };
         let observer = self.watch.map(|watch| watch.observer);
         let stores = self.stores;

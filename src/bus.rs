@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builder::BusBuilder;
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+use crate::format::Formats;
 use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
 use crate::routing::{RouteTable, WantedTopic};
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) migrations: Arc<Migrations>,
     /// What events are held to.
     pub(crate) validation: Arc<Validation>,
+    /// How events may stand on the wire.
+    pub(crate) formats: Formats,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
     pub(crate) any_ended: CancellationToken,
@@ -60,6 +63,7 @@ pub(crate) struct Inner {
 pub(crate) struct Contracts {
     pub(crate) migrations: Migrations,
     pub(crate) validation: Arc<Validation>,
+    pub(crate) formats: Formats,
 }
 
 /// A transport and the publisher that the bus shares.
@@ -108,6 +112,7 @@ impl Bus {
             observer,
             migrations: Arc::new(contracts.migrations),
             validation: contracts.validation,
+            formats: contracts.formats,
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),
             closed: AtomicBool::new(false),

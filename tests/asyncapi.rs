@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use polybus::event::TypeInfo;
-use polybus::{AsyncApi, Bus, Config, ErrorKind, Event, EventData, Payload, RawEvent};
+use polybus::format::{Format, Place};
+use polybus::transport::RawRecord;
+use polybus::{AsyncApi, Bus, Config, ErrorKind, Event, EventData, Headers, Payload, RawEvent};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -96,6 +98,235 @@ async fn service() -> Bus {
         .on_pattern("debug.+", record);
     audit.start().await.unwrap();
     bus
+}
+
+/// Every way that events are written in.
+const WIRES: &str = r#"
+    [service]
+    name = "shop"
+    [transports.kafka]
+    kind = "kafka"
+    brokers = ["kafka:9092"]
+    sasl_mechanism = "OAUTHBEARER"
+    user = "app"
+    [transports.bare]
+    kind = "kafka"
+    brokers = ["kafka:9092"]
+    format = "plain"
+    [transports.redis]
+    kind = "redis-streams"
+    url = "redis://cache"
+    [transports.fields]
+    kind = "redis-streams"
+    url = "redis://cache"
+    format = "fields"
+    [schema_registry]
+    url = "http://registry:8081"
+    subject = "record"
+    [[routes]]
+    pattern = "user.created"
+    transport = "kafka"
+    topic = "users"
+    format = "header_body"
+    [[routes]]
+    pattern = "deal.*"
+    transport = "bare"
+    topic = "deals"
+    codec = "message_pack"
+    [[routes]]
+    pattern = "order.placed"
+    transport = "kafka"
+    topic = "orders"
+    codec = "avro"
+    schema_registry = true
+    [[routes]]
+    pattern = "order.paid"
+    transport = "redis"
+    topic = "payments"
+    codec = "protobuf"
+    [[routes]]
+    pattern = "order.packed"
+    transport = "kafka"
+    topic = "packed"
+    codec = "message_pack"
+    format = "structured"
+    [[routes]]
+    pattern = "invoice.sent"
+    transport = "fields"
+    topic = "invoices"
+    [[routes]]
+    pattern = "own.*"
+    transport = "redis"
+    topic = "own"
+    format = "own"
+"#;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "order.placed", avro = "contracts/schemas/order.avsc")]
+struct OrderPlaced {
+    id: String,
+    cents: i64,
+    note: Option<String>,
+}
+
+#[derive(Event, Serialize, Deserialize, Clone, PartialEq, prost::Message)]
+#[event(type = "order.paid", protobuf = "contracts/schemas/order.proto")]
+struct OrderPaid {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int64, tag = "2")]
+    cents: i64,
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[serde(untagged)]
+enum OrderEvent {
+    Placed(OrderPlaced),
+    Paid(OrderPaid),
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "order.packed")]
+struct OrderPacked {}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(type = "own.thing")]
+struct OwnThing {}
+
+/// A format that says nothing of what it looks like.
+#[derive(Debug)]
+struct OwnFormat;
+
+impl Format for OwnFormat {
+    fn name(&self) -> &'static str {
+        "own"
+    }
+
+    fn write(&self, event: &Event) -> polybus::Result<RawRecord> {
+        Ok(RawRecord::new(None, Headers::new(), event.data().cloned()))
+    }
+
+    fn read(&self, _: &RawRecord, _: &Place<'_>) -> polybus::Result<Event> {
+        Event::builder("own.thing").source("own").build()
+    }
+}
+
+async fn follow(_: Payload<OrderEvent>) {}
+
+/// The document of a service on all of these routes.
+async fn wires() -> AsyncApi {
+    let config = Config::parse(WIRES, "polybus.toml").unwrap();
+    let bus = Bus::builder().config(config).format(OwnFormat).in_memory();
+    let bus = bus.build().await.unwrap();
+    bus.subscribe("orders").on(follow).start().await.unwrap();
+    let audit = bus.subscribe("audit").group("audit");
+    audit.on_pattern("*", record).start().await.unwrap();
+    let document = bus.asyncapi().publishes::<UserCreated>();
+    let document = document.publishes::<DealStatusChanged>();
+    let document = document.publishes::<OrderPacked>();
+    document.publishes::<InvoiceSent>().publishes::<OwnThing>()
+}
+
+#[tokio::test]
+async fn the_official_tools_read_schemas_of_every_language() {
+    let document = wires().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (json, yaml) = (document.to_json().unwrap(), document.to_yaml().unwrap());
+    let files = [("document.json", json), ("document.yaml", yaml)];
+    let files = files.map(|(name, text)| write(directory.path(), name, &text));
+    let (right, said) = check(&files);
+    assert!(right, "{said}");
+    let wrong = document.to_json().unwrap();
+    let wrong = wrong.replace(r#""type": "record""#, r#""type": "recorder""#);
+    let file = write(directory.path(), "wrong.json", &wrong);
+    let (right, said) = check(&[file]);
+    assert!(!right, "the Avro schema is not read: {said}");
+}
+
+#[tokio::test]
+async fn a_message_says_what_its_route_makes_of_it() {
+    let value = wires().await.to_value().unwrap();
+    let messages = &value["components"]["messages"];
+    for (message, expected) in [
+        ("user.created.v2", "application/json"),
+        ("deal.status.changed", "application/vnd.msgpack"),
+        ("order.placed", "application/avro"),
+        ("order.paid", "application/protobuf"),
+        ("order.packed", "application/cloudevents+json"),
+        ("invoice.sent", "application/json"),
+    ] {
+        assert_eq!(messages[message]["contentType"], expected, "{message}");
+    }
+    let headers = |message: &str| messages[message]["headers"]["properties"].clone();
+    let avro = headers("order.placed");
+    assert_eq!(avro["content-type"]["const"], "application/avro");
+    assert_eq!(avro["ce_type"]["const"], "order.placed");
+    assert_eq!(headers("invoice.sent")["ce_type"]["const"], "invoice.sent");
+    assert!(headers("order.paid")["ce"].is_object());
+    assert!(headers("deal.status.changed").is_null());
+    let structured = headers("order.packed");
+    let expected = "application/cloudevents+json";
+    assert_eq!(structured["content-type"]["const"], expected);
+    let own = &messages["own.thing"];
+    let known: Vec<_> = own.as_object().unwrap().keys().collect();
+    assert_eq!(known, ["name", "title"]);
+    assert!(value["defaultContentType"].is_null());
+}
+
+#[tokio::test]
+async fn payloads_have_the_schema_of_their_codec_and_of_what_a_format_puts_around_them() {
+    let value = wires().await.to_value().unwrap();
+    let messages = &value["components"]["messages"];
+    let payload = |message: &str| messages[message]["payload"].clone();
+    let avro = payload("order.placed");
+    let format = "application/vnd.apache.avro+json;version=1.9.0";
+    assert_eq!(avro["schemaFormat"], format);
+    assert_eq!(avro["schema"]["type"], "record");
+    let protobuf = payload("order.paid");
+    let format = "application/vnd.google.protobuf;version=3";
+    assert_eq!(protobuf["schemaFormat"], format);
+    let file = protobuf["schema"].as_str().unwrap();
+    assert!(file.contains("// @RootNode\nmessage OrderPaid"), "{file}");
+    let wrapped = payload("user.created.v2");
+    assert_eq!(
+        wrapped["properties"]["body"],
+        json!({ "$ref": "#/components/schemas/user.created.v2" })
+    );
+    let data = &value["components"]["schemas"]["user.created.v2"];
+    assert_eq!(data["required"], json!(["user_id"]));
+    let structured = payload("order.packed");
+    let data = &structured["properties"]["data_base64"];
+    assert_eq!(data["contentMediaType"], "application/vnd.msgpack");
+    let binding = &messages["order.placed"]["bindings"]["kafka"];
+    assert_eq!(binding["schemaIdPayloadEncoding"], "confluent");
+    assert_eq!(binding["schemaLookupStrategy"], "RecordNameStrategy");
+    assert!(messages["user.created.v2"]["bindings"].is_null());
+}
+
+#[tokio::test]
+async fn what_any_event_of_a_topic_looks_like_is_said_for_each_topic_that_differs() {
+    let value = wires().await.to_value().unwrap();
+    let messages = &value["components"]["messages"];
+    let of_channel = |channel: &str| {
+        let names = value["channels"][channel]["messages"].as_object().unwrap();
+        let name = names.keys().find(|name| name.starts_with("any")).unwrap();
+        messages[name].clone()
+    };
+    let orders = of_channel("kafka.orders");
+    assert_eq!(orders["contentType"], "application/avro");
+    let payments = of_channel("redis.payments");
+    assert_eq!(payments["contentType"], "application/protobuf");
+    assert!(payments["headers"]["properties"]["ce"].is_object());
+    let users = of_channel("kafka.users");
+    assert!(users["payload"]["properties"]["header"].is_object());
+}
+
+#[tokio::test]
+async fn tokens_that_clients_make_themselves_are_oauth2_without_a_flow() {
+    let value = wires().await.to_value().unwrap();
+    let scheme = &value["components"]["securitySchemes"]["kafka-login"];
+    assert_eq!(scheme["type"], "oauth2");
+    assert_eq!(scheme["flows"], json!({}));
 }
 
 fn document(bus: &Bus) -> AsyncApi {

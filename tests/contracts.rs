@@ -16,6 +16,17 @@ mod formats;
 ))]
 #[path = "contracts/registry.rs"]
 mod registry;
+#[cfg(all(
+    feature = "avro",
+    feature = "message-pack",
+    feature = "protobuf",
+    feature = "schema",
+    feature = "schema-registry",
+    feature = "kafka",
+    feature = "redis-streams"
+))]
+#[path = "contracts/registry_servers.rs"]
+mod registry_servers;
 #[cfg(feature = "schema")]
 #[path = "contracts/schemas_of_types.rs"]
 mod schemas_of_types;

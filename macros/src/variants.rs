@@ -86,15 +86,6 @@ fn of_variants(private: &TokenStream, idents: &[&Ident]) -> TokenStream {
             }
         }
 
-        fn data_schema(
-            &self,
-            codec: #private::Codec,
-        ) -> ::core::option::Option<&'static #private::DataSchema> {
-            match self {
-                #(Self::#idents(data) => #private::EventData::data_schema(data, codec),)*
-            }
-        }
-
         fn encode_data(
             &self,
             codec: #private::Codec,
@@ -116,6 +107,18 @@ fn contract(private: &TokenStream, idents: &[&Ident], types: &[&Type]) -> TokenS
             #(
                 if #private::has_type::<#types>(name) {
                     return <#types as #private::EventData>::schema_of(name);
+                }
+            )*
+            ::core::option::Option::None
+        }
+
+        fn data_schema_of(
+            name: &str,
+            codec: #private::Codec,
+        ) -> ::core::option::Option<&'static #private::DataSchema> {
+            #(
+                if #private::has_type::<#types>(name) {
+                    return <#types as #private::EventData>::data_schema_of(name, codec);
                 }
             )*
             ::core::option::Option::None

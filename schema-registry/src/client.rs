@@ -16,6 +16,7 @@ use polybus_core::registry::SchemaRegistry;
 use polybus_core::{BoxError, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::references::{self, MOST_REFERENCES, Open, Reference, Types};
 use crate::{SchemaRegistryConfig, tls};
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
@@ -153,7 +154,7 @@ impl SchemaRegistry for SchemaRegistryClient {
     async fn schema(&self, id: u32) -> Result<DataSchema> {
         let path = format!("/schemas/ids/{id}");
         let answer = self.call(Method::GET, &path, None).await;
-        let found: Found = answer.map_err(|failure| {
+        let mut found: Found = answer.map_err(|failure| {
             self.error(&format!("has no schema {id}"), failure, ErrorKind::Decode)
         })?;
         let format = match found.schema_type.as_deref() {
@@ -166,7 +167,56 @@ impl SchemaRegistry for SchemaRegistryClient {
                 return Err(Error::new(ErrorKind::Decode, what));
             }
         };
+        // Messages are read as their Rust types say, and JSON says itself what it is.
+        if format == SchemaFormat::Avro && !found.references.is_empty() {
+            found.schema = self
+                .with_references(id, found.schema, found.references)
+                .await?;
+        }
         Ok(DataSchema::new(format, found.schema))
+    }
+}
+
+impl SchemaRegistryClient {
+    /// An Avro schema with the declarations that it refers to.
+    async fn with_references(
+        &self,
+        id: u32,
+        schema: String,
+        references: Vec<Reference>,
+    ) -> Result<String> {
+        let unusable = |why: &str| {
+            let what = format!("schema {id} of the schema registry can't be used: {why}");
+            Error::new(ErrorKind::Decode, what)
+                .with_note(format!("schema registry {}", self.config.url))
+        };
+        let too_many = || unusable(&format!("it refers to more than {MOST_REFERENCES} others"));
+        let mut open = Open::default();
+        let mut types = Types::new();
+        let mut few = open.add(references);
+        while let Some(Reference {
+            name,
+            subject,
+            version,
+        }) = open.next()
+        {
+            if !few {
+                return Err(too_many());
+            }
+            let path = format!("/subjects/{}/versions/{version}", encoded(&subject));
+            let answer = self.call(Method::GET, &path, None).await;
+            let found: Found = answer.map_err(|failure| {
+                let what =
+                    format!("has not what schema {id} refers to, version {version} of `{subject}`");
+                self.error(&what, failure, ErrorKind::Decode)
+            })?;
+            let declared = references::declaration(&found.schema)
+                .map_err(|error| unusable(&format!("`{subject}` is no Avro schema: {error}")))?;
+            types.insert(name, declared);
+            few = open.add(found.references);
+        }
+        references::stand_alone(&schema, types)
+            .map_err(|error| unusable(&format!("it is no Avro schema: {error}")))
     }
 }
 
@@ -205,6 +255,8 @@ struct Found {
     schema: String,
     #[serde(rename = "schemaType")]
     schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
 }
 
 #[derive(Deserialize)]

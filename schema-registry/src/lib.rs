@@ -23,11 +23,15 @@
 //! ```
 //!
 //! [`registry`](polybus_core::registry) says what comes of it.
+//!
+//! A type's schema is registered whole. An Avro schema of others that refers to types under subjects of their
+//! own (Confluent's `references`) is read with these, at most a hundred.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod config;
+mod references;
 mod tls;
 
 pub use client::SchemaRegistryClient;

@@ -144,11 +144,11 @@ async fn a_registry_that_is_gone_is_an_error_that_may_go_away() {
     let server = SchemaRegistryServer::start().await.unwrap();
     let client = client(&server.url());
     client.register("users-value", &avro(USER)).await.unwrap();
-    server.kill().unwrap();
+    server.kill().await.unwrap();
     let error = client.schema(1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
     assert!(error.retryable());
-    server.restart().unwrap();
+    server.restart().await.unwrap();
     client.register("users-value", &avro(USER)).await.unwrap();
 }
 
@@ -206,4 +206,108 @@ async fn an_answer_without_end_is_cut_off() {
         error.to_string().contains("more than 4194304 bytes"),
         "{error}"
     );
+}
+
+/// Registers a schema that refers to others, as another program would.
+async fn register_referring(url: &str, subject: &str, schema: &str, references: &str) -> u32 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let schema = serde_json::Value::from(schema);
+    let body = format!(r#"{{"schema":{schema},"references":{references}}}"#);
+    let host = url.strip_prefix("http://").unwrap();
+    let request = format!(
+        "POST /subjects/{subject}/versions HTTP/1.0\r\nhost: {host}\r\n\
+         content-type: application/vnd.schemaregistry.v1+json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut connection = tokio::net::TcpStream::connect(host).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    u32::try_from(body["id"].as_u64().expect(&answer)).unwrap()
+}
+
+#[tokio::test]
+async fn types_under_subjects_of_their_own_are_read_where_they_are_referred_to() {
+    let server = SchemaRegistryServer::start().await.unwrap();
+    let client = client(&server.url());
+    let country = r#"{"type":"enum","name":"shop.Country","symbols":["DE","FR"]}"#;
+    let country = avro(country);
+    client.register("shop.Country", &country).await.unwrap();
+    let address = r#"{"type":"record","name":"Address","namespace":"shop",
+        "fields":[{"name":"country","type":"Country"}]}"#;
+    let references = r#"[{"name":"shop.Country","subject":"shop.Country","version":1}]"#;
+    register_referring(&server.url(), "shop.Address", address, references).await;
+    let order = r#"{"type":"record","name":"shop.Order",
+        "fields":[{"name":"from","type":"shop.Address"},{"name":"to","type":"Address"}]}"#;
+    let references = r#"[{"name":"shop.Address","subject":"shop.Address","version":1}]"#;
+    let id = register_referring(&server.url(), "orders-value", order, references).await;
+
+    let found = client.schema(id).await.unwrap();
+    assert_eq!(found.name(), Some("shop.Order"), "it is whole");
+    let found: serde_json::Value = serde_json::from_str(found.text()).unwrap();
+    let from = &found["fields"][0]["type"];
+    assert_eq!(from["fields"][0]["type"]["symbols"][1], "FR");
+    assert_eq!(found["fields"][1]["type"], "Address");
+}
+
+/// A registry that answers by what is asked for: a schema that refers to subjects without end.
+async fn endless(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for version in 1.. {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 1024];
+        let _ = socket.read(&mut asked).await.unwrap();
+        let reference = format!(r#"{{"name":"N","subject":"s","version":{version}}}"#);
+        let body = format!(r#"{{"schema":"\"int\"","references":[{reference}]}}"#);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        socket.write_all((head + &body).as_bytes()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn references_without_end_are_an_error() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let client = client(&url);
+    let error = tokio::select! {
+        found = client.schema(7) => found.unwrap_err(),
+        () = endless(listener) => unreachable!("it answers for good"),
+    };
+    assert_eq!(error.kind(), ErrorKind::Decode, "{error}");
+    assert!(
+        error.to_string().contains("more than 100 others"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_reference_that_is_not_there_is_an_error_that_names_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let client = client(&url);
+    let answers = async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let referring =
+            r#"{"schema":"\"N\"","references":[{"name":"N","subject":"s","version":3}]}"#;
+        let none = r#"{"error_code":40402,"message":"Version 3 not found."}"#;
+        for (status, body) in [("200 OK", referring), ("404 Not Found", none)] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            let _ = socket.read(&mut asked).await.unwrap();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            );
+            socket.write_all((head + body).as_bytes()).await.unwrap();
+        }
+    };
+    let (found, ()) = tokio::join!(client.schema(7), answers);
+    let error = found.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Decode, "{error}");
+    assert!(error.to_string().contains("version 3 of `s`"), "{error}");
 }

@@ -5,6 +5,9 @@
 const fs = require('node:fs');
 const { Parser } = require('@asyncapi/parser');
 const specs = require('@asyncapi/specs');
+// The official readers of schemas in other languages: parsers know JSON Schema alone by themselves.
+const { AvroSchemaParser } = require('@asyncapi/avro-schema-parser');
+const { ProtoBuffSchemaParser } = require('@asyncapi/protobuf-schema-parser');
 // Of the parser's own dependencies: what it checks schemas with.
 const Ajv = require('ajv');
 const addFormats = require('ajv-formats');
@@ -22,7 +25,10 @@ function bySchema(document) {
 }
 
 async function byParser(text) {
-  const { document, diagnostics } = await new Parser().parse(text);
+  const parser = new Parser();
+  parser.registerSchemaParser(AvroSchemaParser());
+  parser.registerSchemaParser(ProtoBuffSchemaParser());
+  const { document, diagnostics } = await parser.parse(text);
   const errors = diagnostics.filter((it) => it.severity === ERROR);
   const said = errors.map((it) => `parser: ${it.path.join('/')}: ${it.message}`);
   if (!document && said.length === 0) said.push('parser: no document');

@@ -2,17 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::embed;
+use super::message::{Writing, insert};
 use super::servers::{Servers, id};
 use super::{AsyncApi, Receives};
 use crate::bus::Inner;
 use crate::event::Contract;
+use crate::routing::Resolved;
 use crate::topic::{Cleanup, Limit};
 use crate::transport::TopicSpec;
 use crate::{Result, Text};
 
 /// The version of the bindings of Kafka.
-const KAFKA_BINDING: &str = "0.5.0";
+pub(super) const KAFKA_BINDING: &str = "0.5.0";
 
 /// A document in the making.
 struct Document<'a> {
@@ -69,7 +70,6 @@ impl Document<'_> {
         json!({
             "asyncapi": "3.0.0",
             "info": info,
-            "defaultContentType": "application/json",
             "servers": self.servers.servers,
             "channels": self.channels,
             "operations": self.operations,
@@ -80,7 +80,7 @@ impl Document<'_> {
     /// The service publishes events of a type.
     fn send(&mut self, contract: &Contract) -> Result<()> {
         let way = self.bus.routes.resolve(&contract.event_type)?;
-        let message = self.message(contract);
+        let message = self.message(contract, &way);
         let channel = self.channel(&way.transport, way.topic.name());
         let reference = self.put(&channel, &message);
         let operation = id(&format!("send.{message}"));
@@ -98,16 +98,16 @@ impl Document<'_> {
             let mut messages = Vec::new();
             for contract in &receives.contracts {
                 let way = self.bus.routes.resolve(&contract.event_type);
-                let comes = way.is_ok_and(|way| {
+                let comes = way.ok().filter(|way| {
                     way.transport == *transport && way.topic.name() == topic.as_str()
                 });
-                if comes {
-                    messages.push(self.message(contract));
+                if let Some(way) = comes {
+                    messages.push(self.message(contract, &way));
                 }
             }
             let patterns = receives.interests.iter().filter(|it| !it.is_literal());
             for pattern in patterns {
-                messages.push(self.open_message(pattern.as_str()));
+                messages.push(self.open_message(pattern.as_str(), transport, topic));
             }
             let channel = self.channel(transport, topic);
             let references = messages.iter().map(|it| self.put(&channel, it)).collect();
@@ -187,7 +187,7 @@ impl Document<'_> {
     }
 
     /// The id of the message of an event type and the major version of its data.
-    fn message(&mut self, contract: &Contract) -> String {
+    fn message(&mut self, contract: &Contract, way: &Resolved) -> String {
         let name = contract.event_type.as_str();
         let major = contract.info.version.split('.').next().unwrap_or_default();
         let id = match major {
@@ -197,62 +197,33 @@ impl Document<'_> {
         if self.messages.contains_key(&id) {
             return id;
         }
-        let mut message = Map::new();
-        insert(&mut message, "name", name.into());
-        let title = format!("{name} {}", contract.info.version);
-        insert(&mut message, "title", title.trim_end().into());
-        insert(&mut message, "contentType", "application/json".into());
-        if let Some(schema) = contract.schema() {
-            let payload = embed(schema, &id, &mut self.schemas);
-            insert(&mut message, "payload", payload);
-        }
-        insert(&mut message, "headers", attributes(Some(name)));
+        let writing = Writing::of_way(self.bus, &self.servers, way);
+        let message = writing.message(&id, contract, &mut self.schemas);
         self.messages.insert(id.clone(), message.into());
         id
     }
 
-    /// The id of the message of all event types that a pattern takes.
-    fn open_message(&mut self, pattern: &str) -> String {
-        let id = match pattern {
+    /// The id of the message of all event types that a pattern takes, as they stand in a topic.
+    fn open_message(&mut self, pattern: &str, transport: &str, topic: &str) -> String {
+        let mut id = match pattern {
             "*" => "any".to_owned(),
             pattern => id(&format!(
                 "any.{}",
                 pattern.replace('*', "all").replace('+', "one")
             )),
         };
-        let message = json!({
-            "name": pattern,
-            "title": format!("Any event of a type that `{pattern}` takes"),
-            "headers": attributes(None),
-        });
+        let writing = Writing::of_topic(self.bus, &self.servers, transport, topic);
+        let message = writing.open_message(pattern);
+        if self
+            .messages
+            .get(&id)
+            .is_some_and(|other| *other != message)
+        {
+            id = self::id(&format!("{id}.{transport}.{topic}"));
+        }
         self.messages.insert(id.clone(), message);
         id
     }
-}
-
-fn insert(map: &mut Map<String, Value>, key: &str, value: Value) {
-    map.insert(key.to_owned(), value);
-}
-
-/// The attributes of a CloudEvent, in binary mode.
-fn attributes(event_type: Option<&str>) -> Value {
-    let kind = match event_type {
-        Some(event_type) => json!({ "type": "string", "const": event_type }),
-        None => json!({ "type": "string" }),
-    };
-    json!({
-        "type": "object",
-        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
-        "properties": {
-            "ce_specversion": { "type": "string", "const": "1.0" },
-            "ce_id": { "type": "string" },
-            "ce_source": { "type": "string" },
-            "ce_type": kind,
-            "ce_dataversion": { "type": "string" },
-            "ce_correlationid": { "type": "string" },
-            "ce_causationid": { "type": "string" },
-        },
-    })
 }
 
 /// A topic of Kafka as it is wanted.

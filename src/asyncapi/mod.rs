@@ -1,6 +1,7 @@
 //! The AsyncAPI document of a service.
 
 mod document;
+mod message;
 mod schema;
 mod servers;
 
@@ -18,7 +19,10 @@ use crate::{Error, ErrorKind, EventData, Pattern, Result, Text};
 ///
 /// - A server for each transport (for each broker of a Kafka), with how to log in, and no password.
 /// - A channel for each topic that is published to or read from, with what the config wants of it.
-/// - A message for each event type, with the schema of its data where its Rust type tells one.
+/// - A message for each event type, as it stands on the wire by its route's codec and format: content type,
+///   headers, and the schema of the payload where the Rust type tells one (JSON Schema, also of what a format
+///   puts around the data; Avro and Protobuf in their own language). How a format of one's own looks is said
+///   by [`Format::layout`](crate::format::Format::layout).
 /// - An operation for each event type that is published (`send`), and for each topic that a
 ///   subscription reads (`receive`).
 ///

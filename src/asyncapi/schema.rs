@@ -6,8 +6,14 @@ use serde_json::{Map, Value};
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 /// A schema that was a document of its own, as a part of another: its definitions move to
-/// `#/components/schemas/<prefix>.<name>`, and what refers to them with them.
-pub(super) fn embed(mut schema: Value, prefix: &str, components: &mut Map<String, Value>) -> Value {
+/// `#/components/schemas/<prefix>.<name>`, and what refers to them with them. `own` is where the schema itself
+/// will stand.
+pub(super) fn embed(
+    mut schema: Value,
+    own: &str,
+    prefix: &str,
+    components: &mut Map<String, Value>,
+) -> Value {
     if let Value::Object(object) = &mut schema {
         object.remove("$schema");
         object.remove("$id");
@@ -16,12 +22,12 @@ pub(super) fn embed(mut schema: Value, prefix: &str, components: &mut Map<String
                 continue;
             };
             for (name, mut definition) in definitions {
-                redirect(&mut definition, prefix);
+                redirect(&mut definition, own, prefix);
                 components.insert(place(prefix, &name), definition);
             }
         }
     }
-    redirect(&mut schema, prefix);
+    redirect(&mut schema, own, prefix);
     schema
 }
 
@@ -30,28 +36,28 @@ fn place(prefix: &str, name: &str) -> String {
 }
 
 /// Leads what refers to a definition, or to the whole, to its new place.
-fn redirect(value: &mut Value, prefix: &str) {
+fn redirect(value: &mut Value, own: &str, prefix: &str) {
     match value {
         Value::Object(object) => {
             for (key, value) in object {
                 match value {
                     Value::String(target) if key == "$ref" => {
-                        if let Some(new) = new_place(target, prefix) {
+                        if let Some(new) = new_place(target, own, prefix) {
                             *target = new;
                         }
                     }
-                    value => redirect(value, prefix),
+                    value => redirect(value, own, prefix),
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(|it| redirect(it, prefix)),
+        Value::Array(values) => values.iter_mut().for_each(|it| redirect(it, own, prefix)),
         _ => {}
     }
 }
 
-fn new_place(target: &str, prefix: &str) -> Option<String> {
+fn new_place(target: &str, own: &str, prefix: &str) -> Option<String> {
     if target == "#" {
-        return Some(format!("#/components/messages/{prefix}/payload"));
+        return Some(own.to_owned());
     }
     let mut names = DEFINITIONS.iter();
     let name = names.find_map(|key| target.strip_prefix(&format!("#/{key}/")))?;
@@ -72,12 +78,12 @@ mod tests {
             "$defs": { "A": { "anyOf": [{ "$ref": "#/$defs/B" }] }, "B": { "type": "string" } },
         });
         let mut components = Map::new();
-        let embedded = embed(schema, "user.created", &mut components);
+        let embedded = embed(schema, "#/own", "user.created", &mut components);
         assert_eq!(
             embedded,
             json!({ "properties": {
                 "a": { "$ref": "#/components/schemas/user.created.A" },
-                "next": { "$ref": "#/components/messages/user.created/payload" },
+                "next": { "$ref": "#/own" },
             }})
         );
         let a = json!({ "anyOf": [{ "$ref": "#/components/schemas/user.created.B" }] });

@@ -13,6 +13,8 @@ pub(super) struct Servers {
     pub(super) security: Map<String, Value>,
     /// The ids of the servers of each transport.
     ids: Vec<(Text, Vec<String>)>,
+    /// The format that a transport writes in, where its section says it.
+    formats: Vec<(Text, String)>,
 }
 
 /// Where a Kafka is, and what it asks for.
@@ -23,6 +25,7 @@ struct Kafka {
     #[serde(default)]
     tls: bool,
     sasl_mechanism: Option<String>,
+    format: Option<String>,
     certificate_file: Option<IgnoredAny>,
 }
 
@@ -37,6 +40,7 @@ struct Redis {
     nodes: Vec<String>,
     password: Option<IgnoredAny>,
     certificate_file: Option<IgnoredAny>,
+    format: Option<String>,
 }
 
 /// One transport in the words of a document.
@@ -47,6 +51,7 @@ struct Place {
     description: Option<&'static str>,
     /// Each is enough.
     security: Vec<(&'static str, Value)>,
+    format: Option<String>,
 }
 
 impl Servers {
@@ -55,6 +60,7 @@ impl Servers {
             servers: Map::new(),
             security: Map::new(),
             ids: Vec::new(),
+            formats: Vec::new(),
         };
         for (name, section) in &config.transports {
             let place = place(section)?;
@@ -70,6 +76,13 @@ impl Servers {
         ids.iter()
             .map(|id| json!({ "$ref": format!("#/servers/{id}") }))
             .collect()
+    }
+
+    /// The format that a transport writes in, if its section says it.
+    pub(super) fn format(&self, transport: &str) -> Option<&str> {
+        let mut formats = self.formats.iter();
+        let format = formats.find(|(name, _)| name == transport);
+        format.map(|(_, format)| format.as_str())
     }
 
     fn add(&mut self, name: &Text, place: &Place) {
@@ -101,6 +114,9 @@ impl Servers {
             ids.push(id);
         }
         self.ids.push((name.clone(), ids));
+        if let Some(format) = &place.format {
+            self.formats.push((name.clone(), format.clone()));
+        }
     }
 }
 
@@ -122,6 +138,7 @@ fn place(section: &TransportSection) -> Result<Place> {
             pathname: None,
             description: Some("A transport within the program, or of its own kind."),
             security: Vec::new(),
+            format: None,
         }),
     }
 }
@@ -133,9 +150,17 @@ fn kafka(settings: Kafka) -> Place {
             "PLAIN" => json!({ "type": "plain" }),
             "SCRAM-SHA-256" => json!({ "type": "scramSha256" }),
             "SCRAM-SHA-512" => json!({ "type": "scramSha512" }),
-            _ => json!({ "type": "http", "scheme": "bearer" }),
+            // The client makes its tokens itself, so there is no flow that would get one.
+            "OAUTHBEARER" => json!({
+                "type": "oauth2",
+                "flows": {},
+                "description": "SASL OAUTHBEARER, with unsigned tokens that clients make themselves.",
+            }),
+            _ => Value::Null,
         };
-        security.push(("login", scheme));
+        if !scheme.is_null() {
+            security.push(("login", scheme));
+        }
     }
     if settings.certificate_file.is_some() {
         security.push(("certificate", json!({ "type": "X509" })));
@@ -151,6 +176,7 @@ fn kafka(settings: Kafka) -> Place {
         pathname: None,
         description: None,
         security,
+        format: settings.format,
     }
 }
 
@@ -184,6 +210,7 @@ fn redis(settings: &Redis) -> Place {
         description: (!settings.sentinels.is_empty())
             .then_some("A sentinel, which knows the server."),
         security,
+        format: settings.format.clone(),
     }
 }
 

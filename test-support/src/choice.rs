@@ -61,6 +61,12 @@ impl<S> Ways<S> {
     }
 }
 
+/// Whether the environment insists on containers. For servers that are a process otherwise.
+pub(crate) fn docker_is_forced() -> Result<bool, Error> {
+    let forced = std::env::var(VARIABLE).unwrap_or_default();
+    Ok(parse(&forced)? == Choice::Docker)
+}
+
 fn parse(value: &str) -> Result<Choice, Error> {
     match value {
         "" | "auto" => Ok(Choice::Auto),

@@ -30,7 +30,7 @@
 //!    `java` from `JAVA_HOME` or `PATH`.
 //!
 //! `POLYBUS_TEST_SERVERS` forces one way: `external`, `docker` or `native` (`auto` is the order
-//! above). Nothing found is an error that says what was tried and what to install; a test never
+//! above). A [schema registry](SchemaRegistryServer) is a process unless `docker` is forced. Nothing found is an error that says what was tried and what to install; a test never
 //! passes because a server is missing.
 //!
 //! # When it ends

@@ -1,11 +1,18 @@
 //! A schema registry for tests.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use testcontainers::ImageExt;
+
 use crate::Certificates;
-use crate::backend::unblock;
+use crate::backend::{Backend, Disruption, unblock};
+use crate::choice::docker_is_forced;
+use crate::docker::{DockerServer, Image};
 use crate::error::Error;
 use crate::kafka_tools::cache;
 use crate::names::free_port;
@@ -18,17 +25,33 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// The version of the module, which `scripts/install` builds.
 const GO_MOD: &str = include_str!("../../scripts/schema-registry/go.mod");
 
-/// A registry that speaks Confluent's API, in memory: `srfake` of franz-go, which others wrote to test
-/// their client with. Its check of compatibility always says yes.
+/// Redpanda has a registry of its own, which answers once its broker is up.
+const IMAGE: Image = Image {
+    name: "redpandadata/redpanda",
+    tag: "v24.2.7",
+    request: |image, port| {
+        let arguments =
+            "redpanda start --mode dev-container --smp 1 --memory 512M --schema-registry-addr";
+        let arguments = arguments.split(' ').map(str::to_owned);
+        image.with_cmd(arguments.chain([format!("0.0.0.0:{port}")]))
+    },
+    ready_deadline: Duration::from_secs(60),
+    ready: answers,
+};
+
+/// A registry that speaks Confluent's API: `srfake` of franz-go, in memory, which others wrote to test their
+/// client with, as a process of this machine. Its check of compatibility always says yes. With
+/// `POLYBUS_TEST_SERVERS=docker`, one that services use: Redpanda's, in a container.
 ///
-/// Always a process of this machine. Dropping it ends it, and its schemas are gone.
+/// Dropping it ends it, and its schemas are gone.
 #[derive(Debug)]
 pub struct SchemaRegistryServer {
-    native: NativeServer,
+    backend: Arc<Backend>,
     scheme: &'static str,
+    port: u16,
 }
 
-/// How a registry is reached.
+/// How a registry is reached: a process, since containers have neither login nor certificate.
 #[derive(Debug, Default)]
 pub struct SchemaRegistryOptions {
     login: String,
@@ -94,7 +117,11 @@ impl SchemaRegistryOptions {
                 ready: |attempt| attempt.log.contains("listening"),
             })
         })?;
-        Ok(SchemaRegistryServer { native, scheme })
+        Ok(SchemaRegistryServer {
+            port: native.port(),
+            backend: Arc::new(Backend::Native(native)),
+            scheme,
+        })
     }
 }
 
@@ -103,19 +130,31 @@ impl SchemaRegistryServer {
     ///
     /// # Errors
     ///
-    /// Those of [`SchemaRegistryOptions::start`].
+    /// Those of [`SchemaRegistryOptions::start`]; what Docker says, where it is forced.
     ///
     /// # Cancel safety
     ///
     /// As there.
     pub async fn start() -> Result<Self, Error> {
+        if docker_is_forced()? {
+            return unblock(Self::docker).await;
+        }
         SchemaRegistryOptions::new().start().await
+    }
+
+    fn docker() -> Result<Self, Error> {
+        let server = DockerServer::start(IMAGE)?;
+        Ok(Self {
+            port: server.port(),
+            backend: Arc::new(Backend::Docker(server)),
+            scheme: "http",
+        })
     }
 
     /// The address as `http://localhost:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        let (scheme, port) = (self.scheme, self.native.port());
+        let Self { scheme, port, .. } = self;
         format!("{scheme}://localhost:{port}")
     }
 
@@ -123,9 +162,13 @@ impl SchemaRegistryServer {
     ///
     /// # Errors
     ///
-    /// When the process can't be ended.
-    pub fn kill(&self) -> Result<(), Error> {
-        self.native.kill()
+    /// When it can't be ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// It is ended all the same.
+    pub async fn kill(&self) -> Result<(), Error> {
+        self.backend.disrupt(Disruption::Kill).await
     }
 
     /// Stops the process in its tracks: it answers nothing.
@@ -133,18 +176,40 @@ impl SchemaRegistryServer {
     /// # Errors
     ///
     /// [`Error::NotRunning`] when it does not run.
-    pub fn pause(&self) -> Result<(), Error> {
-        self.native.pause()
+    ///
+    /// # Cancel safety
+    ///
+    /// It is stopped all the same.
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.backend.disrupt(Disruption::Pause).await
     }
 
-    /// Starts it again on its port, without the schemas that it had.
+    /// Starts it again on its port. A process has lost its schemas.
     ///
     /// # Errors
     ///
     /// Those of a start.
-    pub fn restart(&self) -> Result<(), Error> {
-        self.native.restart()
+    ///
+    /// # Cancel safety
+    ///
+    /// It is started all the same.
+    pub async fn restart(&self) -> Result<(), Error> {
+        self.backend.disrupt(Disruption::Restart).await
     }
+}
+
+/// Whether a registry says what its subjects are.
+fn answers(address: SocketAddr) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let ask = || -> std::io::Result<bool> {
+        let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.write_all(b"GET /subjects HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer)?;
+        Ok(answer.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
 }
 
 fn program() -> Result<PathBuf, Error> {

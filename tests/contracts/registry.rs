@@ -206,7 +206,7 @@ async fn garbage_behind_a_known_schema_becomes_a_dead_letter_with_the_bytes() {
 async fn without_the_registry_what_comes_becomes_a_dead_letter_and_what_goes_is_refused() {
     let registry = SchemaRegistryServer::start().await.unwrap();
     let bus = bus(&registry.url(), "avro", "retry = { max_attempts = 1 }").await;
-    registry.kill().unwrap();
+    registry.kill().await.unwrap();
     let reason = reason(&bus, b"\0\0\0\0\x01\x04o1\x0e\0").await;
     assert!(reason.contains("can't be reached"), "{reason}");
     let error = bus.publish(placed()).await.unwrap_err();
@@ -284,7 +284,17 @@ async fn a_route_that_asks_for_a_registry_needs_one_and_a_codec_with_schemas() {
         [[routes]]\npattern = '*'\ntransport = 't'\ntopic = 't'\ncodec = 'avro'\nschema_registry = true\n";
     for (text, parts) in [
         (text.to_owned(), ["polybus.toml:9", "no schema registry"]),
-        (text.replace("avro", "json"), ["polybus.toml:9", "`json`"]),
+        (
+            text.replace("avro", "message_pack"),
+            ["polybus.toml:9", "`message_pack`"],
+        ),
+        (
+            text.replace("'*'", "'user.created'")
+                .replace("avro", "json")
+                .replace("codec", "format = 'flat'\ncodec")
+                + "[schema_registry]\nurl = 'http://nowhere.invalid'\n",
+            ["polybus.toml:8", "`flat`"],
+        ),
     ] {
         let config = Config::parse(&text, "polybus.toml").unwrap();
         let error = Bus::builder().config(config).build().await.unwrap_err();

@@ -397,3 +397,53 @@ fn a_contract_is_checked_without_a_bus() {
     let report = contract.check(&raw(&json!({ "user_id": "u", "email": "x", "age": "1" })));
     assert_eq!(pointers(&report.faults), ["/data/age"]);
 }
+
+/// What schemars derives of the rules of garde is in the schema and in the rules.
+#[derive(Clone, Event, Serialize, Deserialize, JsonSchema, garde::Validate)]
+#[event(type = "user.invited", schema, garde)]
+struct UserInvited {
+    #[garde(email, length(min = 3))]
+    email: String,
+    #[garde(range(min = 1, max = 9))]
+    seats: i32,
+    #[garde(length(max = 1), custom(not_lonely))]
+    names: Vec<String>,
+}
+
+fn not_lonely(names: &[String], _: &()) -> garde::Result {
+    match names.len() {
+        2 => Err(garde::Error::new("is two")),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn what_schema_and_rules_both_say_is_told_once_and_what_one_alone_says_too() {
+    let invited = UserInvited {
+        email: "x".into(),
+        seats: 10,
+        names: vec![String::new(), String::new()],
+    };
+    let bus = bus("strict").await;
+    let refused = bus.publish(invited.clone()).await.unwrap_err();
+    let checked = bus.check(invited).await;
+    for report in [refused.report().unwrap(), &checked] {
+        let mut found: Vec<_> = report
+            .faults
+            .iter()
+            .map(|fault| (fault.pointer.as_str(), fault.keyword.as_deref()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("/data/email", Some("format")),
+                ("/data/email", Some("minLength")),
+                ("/data/names", None),
+                ("/data/names", Some("maxItems")),
+                ("/data/seats", Some("maximum")),
+            ],
+            "{report}"
+        );
+    }
+}

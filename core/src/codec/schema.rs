@@ -1,8 +1,13 @@
 //! Schemas of data, as registries keep them.
 
+use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::fmt;
 #[cfg(feature = "avro")]
 use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
+
+use crate::EventData;
 
 /// The language that a schema is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +63,30 @@ impl DataSchema {
         schema
     }
 
+    /// The JSON Schema of an event type of a Rust type, as a registry is told it. Made once.
+    pub(crate) fn of_json<T: EventData>(name: &str) -> Option<&'static Self> {
+        // Those of a type are as many as its event types: what is kept for good is bounded by the program.
+        static KNOWN: RwLock<BTreeMap<(TypeId, &'static str), &'static DataSchema>> =
+            RwLock::new(BTreeMap::new());
+        let info = T::TYPES.iter().find(|info| info.name == name)?;
+        let key = (TypeId::of::<T>(), info.name);
+        // A panic can't leave the map half changed.
+        let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = known.get(&key) {
+            return Some(schema);
+        }
+        drop(known);
+        let json = T::schema_of(name)?;
+        let mut schema = Self::new(SchemaFormat::Json, json.to_string());
+        schema.message_name = json["title"].as_str().map(str::to_owned);
+        let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+        Some(
+            known
+                .entry(key)
+                .or_insert_with(|| Box::leak(Box::new(schema))),
+        )
+    }
+
     /// The language it is written in.
     pub fn format(&self) -> SchemaFormat {
         self.format
@@ -73,7 +102,7 @@ impl DataSchema {
         &self.message
     }
 
-    /// The full name of the record or message, if it has one.
+    /// The full name of the record or message, or the title of a JSON Schema, if it has one.
     pub fn name(&self) -> Option<&str> {
         match self.format {
             #[cfg(feature = "avro")]

@@ -74,29 +74,67 @@ impl Environment {
         Ok(())
     }
 
+    /// The ways to what the variables `POLYBUS__section__key` set, with dots between the keys.
+    pub(super) fn overridden(&self) -> impl Iterator<Item = String> {
+        let names = self.0.keys();
+        names.filter_map(|name| Some(name.strip_prefix(PREFIX)?.replace("__", ".")))
+    }
+
     /// Replaces `${VAR}` in every text of the file.
     pub(super) fn substitute(&self, node: &mut Node, path: Path<'_>) -> Result<()> {
+        self.walk(node, path, &mut None).map(drop)
+    }
+
+    /// The same, but texts with a variable that is not set are left out. Returns the ways to them.
+    pub(super) fn substitute_known(&self, root: &mut Node) -> Result<Vec<String>> {
+        let mut left_out = Some(Vec::new());
+        self.walk(root, Path::ROOT, &mut left_out)?;
+        Ok(left_out.unwrap_or_default())
+    }
+
+    /// Replaces variables in a node and below it. `false`: it is to be left out.
+    fn walk(
+        &self,
+        node: &mut Node,
+        path: Path<'_>,
+        left_out: &mut Option<Vec<String>>,
+    ) -> Result<bool> {
         let from_file = matches!(node.origin, Origin::File { .. });
+        let mut result = Ok(());
+        let mut keep = |kept: Result<bool>| {
+            kept.unwrap_or_else(|error| {
+                result = Err(error);
+                true
+            })
+        };
         match &mut node.value {
-            Value::String(text) if from_file && text.contains('$') => {
-                let replaced = self.replace(text).map_err(|fault| {
+            Value::String(text) if from_file && text.contains('$') => match self.replace(text) {
+                Ok(replaced) => {
+                    *text = replaced.text;
+                    node.environment = replaced.variable.then(|| text.clone());
+                }
+                Err(fault) => {
+                    if let (true, Some(left_out)) = (fault.is_unset, left_out) {
+                        left_out.push(path.to_string());
+                        return Ok(false);
+                    }
                     let error = node.origin.error(&path.to_string(), &fault.what);
-                    error.with_note(fault.advice)
-                })?;
-                *text = replaced.text;
-                node.environment = replaced.variable.then(|| text.clone());
-                Ok(())
-            }
+                    return Err(error.with_note(fault.advice));
+                }
+            },
             Value::Array(nodes) => {
-                let mut nodes = nodes.iter_mut().enumerate();
-                nodes.try_for_each(|(index, node)| self.substitute(node, Path::Index(&path, index)))
+                let mut index = 0;
+                nodes.retain_mut(|node| {
+                    index += 1;
+                    keep(self.walk(node, Path::Index(&path, index - 1), left_out))
+                });
             }
             Value::Table(table) => {
-                let mut nodes = table.nodes_mut();
-                nodes.try_for_each(|(key, node)| self.substitute(node, Path::Key(&path, key)))
+                table.retain(|key, node| keep(self.walk(node, Path::Key(&path, key), left_out)));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        result.map(|()| true)
     }
 
     /// Replaces `${VAR}`, `${VAR:-default}` and `$$`. Any other `$` stands for itself.
@@ -157,6 +195,7 @@ struct Replaced {
 struct Fault {
     what: String,
     advice: String,
+    is_unset: bool,
 }
 
 impl Fault {
@@ -164,6 +203,7 @@ impl Fault {
         Self {
             what: format!("the environment variable `{name}` is not set"),
             advice: format!("set it, or give a default: `${{{name}:-default}}`"),
+            is_unset: true,
         }
     }
 
@@ -171,6 +211,7 @@ impl Fault {
         Self {
             what: "a `${` has no `}`".to_owned(),
             advice: "write `${VAR}` for a variable's value, `$$` for a dollar sign".to_owned(),
+            is_unset: false,
         }
     }
 
@@ -178,6 +219,7 @@ impl Fault {
         Self {
             what: "what stands in `${}` is not the name of a variable".to_owned(),
             advice: "write `${VAR}` or `${VAR:-default}`; `$$` is a dollar sign".to_owned(),
+            is_unset: false,
         }
     }
 }

@@ -68,8 +68,11 @@
 //!
 //! What a profile says stands over what the file says outside of profiles. Tables are merged; a
 //! transport of another `kind` replaces the one of its name whole; routes are added, each in the place
-//! of one with the same pattern. Variables stand over all of it. What the other profiles say is not
-//! looked at.
+//! of one with the same pattern. Variables stand over all of it.
+//!
+//! Profiles that are not chosen are checked too, whether the variables are set that they name or not: an
+//! unknown key or a wrong value is an error wherever the file is read. What is within the section of a
+//! transport is for the transport to judge, when it connects.
 //!
 //! Two profiles bring something of themselves, where the config says nothing:
 //!
@@ -340,6 +343,7 @@ impl<'a> Reading<'a> {
 
     /// A profile stands over the file, variables over both, and variables within come last.
     fn finish(self, mut root: tree::Node) -> Result<Config> {
+        let declared = profile::all(&root)?;
         let profile = profile::overlay(&mut root, self.profile, self.environment)?;
         self.environment.override_values(&mut root)?;
         if self.in_memory {
@@ -351,6 +355,35 @@ impl<'a> Reading<'a> {
         }
         let mut config = build::config(&root, self.name)?;
         config.profile = profile.map(|profile| profile.name);
+        for (name, other) in declared {
+            if config.profile.as_ref() != Some(&name) {
+                self.check_other(&name, other)?;
+            }
+        }
         Ok(config)
+    }
+
+    /// Looks for what is wrong in a profile that is not chosen. The variables of its place need not be set
+    /// here, so what is made of them may be missing, and those that are set over the file are not for it.
+    fn check_other(&self, name: &str, mut root: tree::Node) -> Result<()> {
+        if self.in_memory {
+            build::replace_transports(&mut root);
+        }
+        let elsewhere = |error: crate::Error| {
+            error.with_note(format!("in the profile `{name}`, which is not chosen"))
+        };
+        let unknown = self.environment.substitute_known(&mut root);
+        let mut unknown = unknown.map_err(elsewhere)?;
+        unknown.extend(self.environment.overridden());
+        let Err(error) = build::config(&root, self.name) else {
+            return Ok(());
+        };
+        // As loosely as keys are found that variables name.
+        let normal = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+        let message = normal(error.message());
+        if unknown.iter().any(|path| message.contains(&normal(path))) {
+            return Ok(());
+        }
+        Err(elsewhere(error))
     }
 }

@@ -20,6 +20,22 @@ pub(super) struct Profile {
     pub(super) name: Text,
 }
 
+/// The profiles that a tree declares, by name, each over the rest.
+pub(super) fn all(root: &Node) -> Result<Vec<(Text, Node)>> {
+    let declared = root.child(PROFILES).map_or(Ok(&[][..]), entries)?;
+    let mut rest = root.clone();
+    if let Value::Table(table) = &mut rest.value {
+        table.remove(PROFILE);
+        table.remove(PROFILES);
+    }
+    let over = declared.iter().map(|(name, profile)| {
+        let mut over = rest.clone();
+        merge(&mut over, profile.clone());
+        (name.clone(), over)
+    });
+    Ok(over.collect())
+}
+
 /// Takes the profiles out of the tree, and puts what the chosen one says over the rest. `asked` is
 /// the program's choice; else a variable's counts, else the file's.
 pub(super) fn overlay(

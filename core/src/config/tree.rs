@@ -121,6 +121,11 @@ impl Table {
         self.0.retain(|(name, _)| name != key);
     }
 
+    /// Keeps the entries for which `keep` says so.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&str, &mut Node) -> bool) {
+        self.0.retain_mut(|(key, node)| keep(key, node));
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(key, _)| key.as_str())
     }

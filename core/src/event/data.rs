@@ -93,10 +93,14 @@ pub trait EventData: Send + Sync + Sized + 'static {
         Self::wire().encode(codec, self)
     }
 
-    /// The schema of the data that a [registry](crate::registry) is told, for a codec that has one. An
-    /// enum's is that of its variant.
-    fn data_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
-        Self::wire().schema(codec)
+    /// The schema of the data of one of its event types that a [registry](crate::registry) is told, for a
+    /// codec that has one. Default: that of [`wire`](Self::wire), and for JSON that of
+    /// [`schema_of`](Self::schema_of).
+    fn data_schema_of(name: &str, codec: Codec) -> Option<&'static DataSchema> {
+        match codec {
+            Codec::Json => DataSchema::of_json::<Self>(name),
+            codec => Self::wire().schema(codec),
+        }
     }
 
     /// The JSON Schemas of the data of its event types, and of the versions before that it reads. Events
@@ -255,7 +259,7 @@ impl<T: EventData + Serialize> IntoEvent for T {
     }
 
     fn registered_schema(&self, codec: Codec) -> Option<&'static DataSchema> {
-        self.data_schema(codec)
+        Self::data_schema_of(self.type_info().name, codec)
     }
 
     fn contract() -> Option<TypeContract> {

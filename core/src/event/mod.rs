@@ -15,7 +15,7 @@ use triomphe::Arc;
 pub use builder::EventBuilder;
 pub(crate) use builder::is_extension_name;
 pub(crate) use cause::on_behalf_of;
-pub use contract::Contract;
+pub use contract::{Contract, SchemasOf};
 pub use data::{EventData, EventDefaults, IntoEvent, TypeInfo, with_origin};
 pub use extension::ExtensionValue;
 pub use id::EventId;
@@ -199,6 +199,12 @@ impl Event {
             .filter_map(|(name, value)| Some((name, ExtensionValue::String(value.clone()?))));
         let others = self.head.attributes.extensions.iter();
         own.chain(others.map(|(name, value)| (name.as_str(), value.clone())))
+    }
+
+    /// The names of the extensions that have no attribute of their own here.
+    pub(crate) fn own_extensions(&self) -> impl Iterator<Item = &str> {
+        let extensions = self.head.attributes.extensions.iter();
+        extensions.map(|(name, _)| name.as_str())
     }
 
     /// The size of attributes and data in bytes, without what a transport adds to it. Size

@@ -1,11 +1,13 @@
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::layout::{object, text, time};
 use super::shape::{
     Metadata, Str, build, data_of, json_data, metadata, parse, record, take_text, with_metadata,
     written_time,
 };
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::event::extensions;
 use crate::transport::{Headers, RawRecord};
 use crate::{Error, ErrorKind, Event, ExtensionValue, Result};
@@ -46,6 +48,21 @@ impl Format for Domain {
 
     fn needs_json(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        Some(Layout::json(object(
+            [
+                ("id", text()),
+                ("type", events.type_schema()),
+                ("aggregateId", text()),
+                ("aggregateType", text()),
+                ("version", json!({ "type": "integer" })),
+                ("data", events.data.clone()),
+                ("metadata", object([("source", text())], [])),
+            ],
+            [("timestamp", time())],
+        )))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

@@ -1,11 +1,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::layout::{object, text, time};
 use super::shape::{
     Metadata, Str, build, data_of, json_data, metadata, parse, record, with_metadata, written_time,
 };
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::event::extensions;
 use crate::transport::{Headers, RawRecord};
 use crate::{Event, Result, Text};
@@ -44,6 +46,27 @@ impl Format for Entity {
 
     fn needs_json(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        let metadata = json!({ "type": "object", "additionalProperties": text() });
+        let value = object(
+            [
+                ("id", text()),
+                ("type", events.type_schema()),
+                ("source", text()),
+                ("subject", text()),
+                ("data", events.data.clone()),
+            ],
+            [
+                ("timestamp", time()),
+                ("metadata", metadata),
+                ("correlation_id", text()),
+                ("causation_id", text()),
+            ],
+        );
+        let headers = [("event_type", events.type_schema()), ("source", text())];
+        Some(Layout::json(value).with_headers(object(headers, [])))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::layout::{object, text, time};
 use super::shape::{Str, build, data_of, json_data, parse, record, written_time};
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::transport::{Headers, RawRecord};
 use crate::{Event, Result};
 
@@ -39,6 +40,19 @@ impl Format for Flat {
 
     fn needs_json(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        Some(Layout::json(object(
+            [
+                ("id", text()),
+                ("type", events.type_schema()),
+                ("source", text()),
+                ("version", text()),
+                ("payload", events.data.clone()),
+            ],
+            [("timestamp", time())],
+        )))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use super::layout::{object, text, time};
 use super::shape::{Str, build, data_of, json_data, parse, record, written_time};
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::event::extensions;
 use crate::transport::{Headers, RawRecord};
 use crate::{Event, Result};
@@ -63,6 +64,23 @@ impl Format for HeaderBody {
 
     fn needs_json(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        let header = object(
+            [
+                ("id", text()),
+                ("type", events.type_schema()),
+                ("origin", text()),
+                ("hash", text()),
+                ("version", text()),
+            ],
+            [("originPrefix", text()), ("timestamp", time())],
+        );
+        Some(Layout::json(object(
+            [("header", header), ("body", events.data.clone())],
+            [],
+        )))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

@@ -1,11 +1,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::layout::{object, text, time};
 use super::shape::{
     Metadata, build, data_of, json_data, metadata, parse, record, take_text, unreadable,
     with_metadata, written_time,
 };
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::event::extensions;
 use crate::transport::{Headers, RawRecord};
 use crate::{Event, Result};
@@ -33,6 +34,28 @@ impl Format for MetadataPayload {
 
     fn needs_json(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        let metadata = object(
+            [
+                ("eventId", text()),
+                ("eventType", events.type_schema()),
+                ("eventVersion", text()),
+                ("source", text()),
+            ],
+            [
+                ("timestamp", time()),
+                ("subject", text()),
+                ("correlationId", text()),
+                ("causationId", text()),
+                ("userId", text()),
+            ],
+        );
+        Some(Layout::json(object(
+            [("metadata", metadata), ("payload", events.data.clone())],
+            [],
+        )))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

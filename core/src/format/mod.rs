@@ -21,6 +21,7 @@ mod domain;
 mod entity;
 mod flat;
 mod header_body;
+mod layout;
 mod metadata_payload;
 mod plain;
 mod shape;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use layout::{Described, Layout};
 pub use table::FormatTable;
 
 use crate::transport::{Position, RawRecord};
@@ -53,6 +55,13 @@ pub trait Format: fmt::Debug + Send + Sync + 'static {
     /// it.
     fn needs_json(&self) -> bool {
         false
+    }
+
+    /// What records of some events look like, for documents such as
+    /// [AsyncAPI](https://www.asyncapi.com)'s. Default: nothing is known of them.
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        let _ = events;
+        None
     }
 
     /// The record of an event.

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::shape::{text, unreadable};
-use super::{Format, Place};
+use super::{Described, Format, Layout, Place};
 use crate::text::format_text;
 use crate::transport::{Headers, RawRecord};
 use crate::{Codec, Event, Result};
@@ -20,6 +20,10 @@ impl Format for Plain {
 
     fn needs_type(&self) -> bool {
         true
+    }
+
+    fn layout(&self, events: &Described<'_>) -> Option<Layout> {
+        Some(Layout::data(events.codec))
     }
 
     fn write(&self, event: &Event) -> Result<RawRecord> {

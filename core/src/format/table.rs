@@ -107,6 +107,12 @@ fn choose(index: usize, route: &RouteConfig, name: &str, formats: &Formats) -> R
         let what = format!("format `{name}` holds data as JSON alone, and the codec is `{codec}`");
         return Err(wrong(&what).with_note("`structured` and `plain` hold data of any codec"));
     }
+    if format.needs_json() && route.schema_registry {
+        let what = format!("format `{name}` has no place for the name of a schema");
+        return Err(
+            wrong(&what).with_note("`structured` and `plain` have, and a route without one")
+        );
+    }
     Ok(Chosen {
         format: Arc::clone(format),
         event_type: literal.then(|| route.pattern.as_str().into()),

@@ -1,12 +1,12 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{FormatTable, Formats, Place};
+use super::{Described, FormatTable, Formats, Place};
 use crate::config::Config;
 use crate::event::extensions;
 use crate::routing::RouteTable;
 use crate::transport::{Headers, Position, RawRecord};
-use crate::{ErrorKind, Event, ExtensionValue, Topic};
+use crate::{Codec, ErrorKind, Event, ExtensionValue, Topic};
 
 const ALL: [&str; 7] = [
     "structured",
@@ -59,6 +59,36 @@ fn event() -> Event {
         .unwrap()
         .build()
         .unwrap()
+}
+
+#[test]
+fn what_documents_say_of_a_format_is_what_it_writes() {
+    let data = json!({ "type": "object", "required": ["policyNumber"] });
+    let formats = Formats::default();
+    for name in ALL {
+        let layout = |event_type| {
+            let events = Described::new(Codec::Json).with_type(event_type);
+            let format = formats.find(name).unwrap();
+            format.layout(&events.with_data(data.clone())).unwrap()
+        };
+        let record = write(name, &event()).unwrap();
+        let fits = |event_type| {
+            let schema = layout(event_type).value?;
+            Some(jsonschema::is_valid(&schema, &value_of(&record)))
+        };
+        let expected = (name != "plain").then_some(true);
+        assert_eq!(fits("policy.created"), expected, "{name}");
+        assert_eq!(fits("other"), expected.map(|_| false), "{name}");
+        let headers: Value = record.headers.iter().map(text_of).collect();
+        let described = layout("policy.created").headers;
+        let described = described.unwrap_or_else(|| json!({ "additionalProperties": false }));
+        assert!(jsonschema::is_valid(&described, &headers), "{name}");
+    }
+}
+
+fn text_of<'a>((name, value): (&'a str, Option<&'a Bytes>)) -> (String, String) {
+    let value = std::str::from_utf8(value.unwrap()).unwrap();
+    (name.to_owned(), value.to_owned())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::{CallInfo, Context, Failure, FromRef, Handled, IntoVerdict, State, Verdict};
-use crate::event::{EventData, TypeInfo};
+use crate::event::{EventData, SchemasOf, TypeInfo};
 use crate::transport::{Delivery, Headers};
 use crate::{BoxError, Error, ErrorKind, Event};
 
@@ -94,11 +94,8 @@ pub trait FromBatch<S>: Sized {
     /// The event types it takes, if it takes only some.
     const TYPES: &'static [TypeInfo] = &[];
 
-    /// The JSON Schema of the data of one of its event types. Default: none is known.
-    fn schema_of(name: &str) -> Option<serde_json::Value> {
-        let _ = name;
-        None
-    }
+    /// Where the schemas of the data of its event types are found. Default: none is known.
+    const SCHEMAS: SchemasOf = SchemasOf::NONE;
 
     /// Takes the value from a call.
     fn from_batch(call: &BatchCall<'_, S>) -> Self;
@@ -106,10 +103,7 @@ pub trait FromBatch<S>: Sized {
 
 impl<S, T: EventData + DeserializeOwned> FromBatch<S> for Batch<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
-
-    fn schema_of(name: &str) -> Option<serde_json::Value> {
-        T::schema_of(name)
-    }
+    const SCHEMAS: SchemasOf = SchemasOf::data::<T>();
 
     fn from_batch(call: &BatchCall<'_, S>) -> Self {
         let mut entries = Vec::with_capacity(call.entries.len());
@@ -229,8 +223,8 @@ pub trait BatchHandler<Args, S>: Send + Sync + 'static {
     /// How many arguments are a `Batch<T>`.
     const BATCHES: usize;
 
-    /// The JSON Schema of the data of one of its event types, if it is known.
-    fn schema_of(name: &str) -> Option<serde_json::Value>;
+    /// Where the schemas of the data of its event types are found.
+    const SCHEMAS: SchemasOf;
 
     /// Extracts the arguments and starts the function.
     fn call(&self, call: &BatchCall<'_, S>) -> BoxFuture<'static, Vec<Handled>>;
@@ -247,9 +241,8 @@ macro_rules! impl_batch_handler {
             const TYPES: &'static [TypeInfo] = super::first_types(&[$($argument::TYPES),*]);
             const BATCHES: usize = 0 $(+ !$argument::TYPES.is_empty() as usize)*;
 
-            fn schema_of(name: &str) -> Option<serde_json::Value> {
-                None$(.or_else(|| $argument::schema_of(name)))*
-            }
+            const SCHEMAS: SchemasOf =
+                super::first_schemas(&[$(($argument::TYPES, $argument::SCHEMAS)),*]);
 
             fn call(&self, call: &BatchCall<'_, S>) -> BoxFuture<'static, Vec<Handled>> {
                 let started = self($($argument::from_batch(call)),*);

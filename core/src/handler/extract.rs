@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Later;
-use crate::event::{EventData, TypeInfo};
+use crate::event::{EventData, SchemasOf, TypeInfo};
 use crate::transport::{Delivery, Headers, Position};
 use crate::validation::Validation;
 use crate::version::{self, Migrations};
@@ -130,11 +130,8 @@ pub trait FromDelivery<S>: Sized {
     /// [exactly-once](crate::config::SubscriptionConfig::exactly_once) for it.
     const TRANSACTIONAL: bool = false;
 
-    /// The JSON Schema of the data of one of its event types. Default: none is known.
-    fn schema_of(name: &str) -> Option<serde_json::Value> {
-        let _ = name;
-        None
-    }
+    /// Where the schemas of the data of its event types are found. Default: none is known.
+    const SCHEMAS: SchemasOf = SchemasOf::NONE;
 
     /// Takes the value from a call.
     ///
@@ -152,10 +149,7 @@ pub struct Payload<T>(pub T);
 
 impl<S, T: EventData + DeserializeOwned> FromDelivery<S> for Payload<T> {
     const TYPES: &'static [TypeInfo] = T::TYPES;
-
-    fn schema_of(name: &str) -> Option<serde_json::Value> {
-        T::schema_of(name)
-    }
+    const SCHEMAS: SchemasOf = SchemasOf::data::<T>();
 
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
         let event = call.event()?;

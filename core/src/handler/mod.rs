@@ -23,7 +23,7 @@ pub(crate) use set::{LastFound, Registered};
 pub use verdict::{Failure, FailureKind, Handled, IntoVerdict, Permanent, Verdict};
 
 use crate::Result;
-use crate::event::TypeInfo;
+use crate::event::{SchemasOf, TypeInfo};
 use crate::transport::Delivery;
 
 /// An async function that handles events.
@@ -58,8 +58,8 @@ pub trait Handler<Args, S>: Send + Sync + 'static {
     /// [exactly-once](crate::config::SubscriptionConfig::exactly_once).
     const TRANSACTIONAL: bool = false;
 
-    /// The JSON Schema of the data of one of its event types, if it is known.
-    fn schema_of(name: &str) -> Option<serde_json::Value>;
+    /// Where the schemas of the data of its event types are found.
+    const SCHEMAS: SchemasOf;
 
     /// Extracts the arguments and starts the function.
     ///
@@ -81,10 +81,7 @@ macro_rules! impl_handler {
             const TYPES: &'static [TypeInfo] = first_types(&[$($argument::TYPES),*]);
             const TRANSACTIONAL: bool = false $(|| $argument::TRANSACTIONAL)*;
 
-            #[allow(unused_variables, reason = "a handler without arguments has no types")]
-            fn schema_of(name: &str) -> Option<serde_json::Value> {
-                None$(.or_else(|| $argument::schema_of(name)))*
-            }
+            const SCHEMAS: SchemasOf = first_schemas(&[$(($argument::TYPES, $argument::SCHEMAS)),*]);
 
             #[allow(unused_variables, reason = "a handler without arguments extracts nothing")]
             fn call(&self, call: &Call<'_, S>) -> Result<BoxFuture<'static, Handled>> {
@@ -114,6 +111,18 @@ const fn first_types(arguments: &[&'static [TypeInfo]]) -> &'static [TypeInfo] {
         index += 1;
     }
     &[]
+}
+
+/// The schemas of the same argument.
+const fn first_schemas(arguments: &[(&'static [TypeInfo], SchemasOf)]) -> SchemasOf {
+    let mut index = 0;
+    while index < arguments.len() {
+        if !arguments[index].0.is_empty() {
+            return arguments[index].1;
+        }
+        index += 1;
+    }
+    SchemasOf::NONE
 }
 
 /// A handler that was started.

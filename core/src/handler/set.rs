@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::batch::{self, ErasedBatchHandler};
 use super::{BatchHandler, ErasedHandler, Handler, erase};
-use crate::event::{Contract, TypeInfo, with_origin};
+use crate::event::{Contract, SchemasOf, TypeInfo, with_origin};
 use crate::pattern::PatternMap;
 use crate::version::{self, Migrations};
 use crate::{Error, ErrorKind, Event, Pattern, Result, Text};
@@ -121,7 +121,7 @@ impl HandlerSetBuilder {
         }
         self.transactional |= H::TRANSACTIONAL;
         let index = self.push(Registered::One(erase(handler, state)));
-        self.add_types(H::TYPES, H::schema_of, index);
+        self.add_types(H::TYPES, H::SCHEMAS, index);
     }
 
     /// Adds a handler for the event types that a pattern takes.
@@ -151,16 +151,11 @@ impl HandlerSetBuilder {
             );
         }
         let index = self.push(Registered::Batch(batch::erase(handler, state)));
-        self.add_types(H::TYPES, H::schema_of, index);
+        self.add_types(H::TYPES, H::SCHEMAS, index);
     }
 
-    fn add_types(
-        &mut self,
-        types: &'static [TypeInfo],
-        schema: fn(&str) -> Option<serde_json::Value>,
-        index: usize,
-    ) {
-        let contracts = Contract::all(types, schema, self.origin.as_deref());
+    fn add_types(&mut self, types: &'static [TypeInfo], schemas: SchemasOf, index: usize) {
+        let contracts = Contract::all(types, schemas, self.origin.as_deref());
         self.contracts.extend(contracts);
         self.types.extend(types.iter().map(|info| (info, index)));
     }

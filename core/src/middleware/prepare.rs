@@ -7,7 +7,7 @@ use crate::config::{ServiceConfig, Validate};
 use crate::event::{EventDefaults, IntoEvent};
 use crate::routing::RouteTable;
 use crate::transport::Outgoing;
-use crate::validation::{Report, Validation};
+use crate::validation::{Report, Validation, add_own};
 use crate::{Codec, Error, ErrorKind, Event, Result, Text, Topic};
 
 /// An event with its way found, and its size in bytes.
@@ -105,7 +105,7 @@ impl Prepare {
             let contract = E::contract();
             let faults = validation.faults(&event, contract.as_ref());
             let judged = faults.and_then(|mut faults| {
-                faults.extend(of_type);
+                add_own(&mut faults, of_type);
                 Validation::judge(way.validate(), &event, faults, "publish")
             });
             judged.map_err(|error| error.with_topic(way.topic().name()))?;
@@ -135,7 +135,7 @@ impl Prepare {
         };
         let checked = async {
             let mut faults = validation.faults(&event, E::contract().as_ref())?;
-            faults.extend(of_type);
+            add_own(&mut faults, of_type);
             faults.extend(validation.rules().check_async(&event).await?);
             Ok(faults)
         };

@@ -1,8 +1,9 @@
 //! Schema registries: where the schemas of data are kept, and data name theirs by its id.
 //!
-//! A route with `schema_registry = true` and a `codec` that has schemas writes its data in
-//! [Confluent's wire format](crate::codec::Frame): the type's schema is registered, under a
-//! [subject](SubjectName), before the first event is sent. On a transport that has such a route, data
+//! A route with `schema_registry = true` and a `codec` that has schemas (Avro, Protobuf, and JSON with
+//! `#[event(schema)]`) writes its data in [Confluent's wire format](crate::codec::Frame): the type's schema is
+//! registered, under a [subject](SubjectName), before the first event is sent. Data of a type without a
+//! schema stand as they are. On a transport that has such a route, data
 //! that come in this format are read by the schema that the registry has under their id, and so from
 //! other writers and other versions too.
 //!

@@ -133,12 +133,12 @@ fn check_codec(
     origins: &RouteOrigins,
     path: &str,
 ) -> Result<()> {
-    if schema_registry && !matches!(codec, Codec::Avro | Codec::Protobuf) {
+    if schema_registry && codec == Codec::MessagePack {
         let codec = codec.name();
         let what = format!("data that the codec `{codec}` writes have no schema in a registry");
         let path = format!("{path}.schema_registry");
         let error = origins.schema_registry.error(&path, &what);
-        return Err(error.with_note("choose `codec = \"avro\"` or `\"protobuf\"`"));
+        return Err(error.with_note("choose `codec = \"avro\"`, `\"protobuf\"` or `\"json\"`"));
     }
     codec.check().map_err(|error| {
         let path = format!("{path}.codec");

@@ -132,6 +132,23 @@ impl RouteTable {
         }
     }
 
+    /// The routes, by their index in the config, that bring events to a topic.
+    pub fn leading_to(&self, transport: &str, topic: &str) -> impl Iterator<Item = usize> {
+        let leads = move |route: &&Route| {
+            let (Some(index), true) = (route.index, route.transport == transport) else {
+                return false;
+            };
+            match self.topics(index) {
+                Ok(fixed) => fixed.name() == topic,
+                Err(open) => open.matches(topic),
+            }
+        };
+        self.routes
+            .iter()
+            .filter(leads)
+            .filter_map(|route| route.index)
+    }
+
     fn resolve_by(&self, route: &Route, event_type: &str) -> Result<Arc<Resolved>> {
         match &route.fixed {
             Some(resolved) => Ok(Arc::clone(resolved)),

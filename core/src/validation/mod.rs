@@ -31,6 +31,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::de::DeserializeOwned;
 
 pub use contract::{Contract, TypeContract};
+pub(crate) use report::add_own;
 #[cfg(feature = "garde")]
 pub(crate) use report::pointer_of;
 pub use report::{Fault, Report};
@@ -204,7 +205,7 @@ impl Validation {
         let mut faults = self.faults(event, Some(&TypeContract::of::<T>()))?;
         let data = version::decode::<T>(event, migrations);
         if let Ok(data) = &data {
-            faults.extend(data.faults());
+            add_own(&mut faults, data.faults());
         }
         Self::judge(mode, event, faults, "handle")?;
         data

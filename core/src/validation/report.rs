@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EventId;
 use crate::{Effect, Error, ErrorKind, Event, Text};
 
 /// How many faults a report lists; what has more is not mended one by one.
@@ -16,7 +17,26 @@ pub struct Fault {
     pub pointer: String,
     /// What is wrong there. Without the value, which may be private.
     pub message: String,
+    /// The keyword of the JSON Schema that says so, as `format`. `None`: a rule says so, or the envelope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyword: Option<Text>,
 }
+
+/// The rules of types that say again what a keyword of the type's schema says: `#[garde(email)]` is `format`
+/// in the schema that schemars derives. By how what garde says begins.
+const SAID_TWICE: [(&str, &str); 11] = [
+    ("format", "not a valid "),
+    ("minLength", "length is lower than "),
+    ("maxLength", "length is greater than "),
+    ("minItems", "length is lower than "),
+    ("maxItems", "length is greater than "),
+    ("minProperties", "length is lower than "),
+    ("maxProperties", "length is greater than "),
+    ("minimum", "lower than "),
+    ("maximum", "greater than "),
+    ("pattern", "does not match pattern "),
+    ("pattern", "does not contain "),
+];
 
 impl Fault {
     /// A fault at a place of the event.
@@ -24,7 +44,26 @@ impl Fault {
         Self {
             pointer: pointer.into(),
             message: message.into(),
+            keyword: None,
         }
+    }
+
+    #[cfg(feature = "schema")]
+    pub(crate) fn with_keyword(mut self, keyword: &str) -> Self {
+        self.keyword = Some(keyword.into());
+        self
+    }
+
+    /// Whether another fault is the same, though it may say it in other words.
+    fn says_again(&self, other: &Self) -> bool {
+        if self.pointer != other.pointer {
+            return false;
+        }
+        let twice = |keyword: &Text| {
+            let mut rules = SAID_TWICE.iter();
+            rules.any(|(by, said)| keyword == by && self.message.starts_with(said))
+        };
+        self.message == other.message || other.keyword.as_ref().is_some_and(twice)
     }
 
     /// A fault at a place of the data: `/email`.
@@ -38,6 +77,16 @@ impl fmt::Display for Fault {
         match self.pointer.as_str() {
             "" => f.write_str(&self.message),
             pointer => write!(f, "{pointer}: {}", self.message),
+        }
+    }
+}
+
+/// Adds what the rules of a type found to what was found before, unless that says it already.
+pub(crate) fn add_own(faults: &mut Vec<Fault>, own: Vec<Fault>) {
+    let before = faults.len();
+    for fault in own {
+        if !faults[..before].iter().any(|other| fault.says_again(other)) {
+            faults.push(fault);
         }
     }
 }
@@ -57,7 +106,7 @@ pub struct Report {
     /// The event's type.
     pub event_type: Text,
     /// The event's id.
-    pub id: Text,
+    pub id: EventId,
     /// What is wrong with it, at most a hundred faults.
     pub faults: Vec<Fault>,
 }
@@ -79,7 +128,7 @@ impl Report {
         let faults = error.report().map(|report| report.faults.clone());
         Self {
             event_type,
-            id: Text::default(),
+            id: "".into(),
             faults: faults.unwrap_or_else(|| vec![fault]),
         }
     }

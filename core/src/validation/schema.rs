@@ -54,7 +54,8 @@ impl Schema {
         // Masked: a value may be private, and long.
         let found = self.0.iter_errors(data).map(|error| {
             let pointer = error.instance_path().to_string();
-            Fault::in_data(pointer, error.masked_with("it").to_string())
+            let fault = Fault::in_data(pointer, error.masked_with("it").to_string());
+            fault.with_keyword(error.kind().keyword())
         });
         faults.extend(found);
     }

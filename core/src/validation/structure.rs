@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::Fault;
 use super::schema::Schema;
-use crate::codec::is_json;
+use crate::codec::{Frame, is_json};
 use crate::event::{extensions, is_extension_name};
-use crate::version::DataVersion;
-use crate::{Codec, Event, Result};
+use crate::version::is_version;
+use crate::{Codec, Event};
 
 /// Adds everything that is wrong with an event but for rules.
 pub(super) fn check(event: &Event, schema: Option<&Schema>, faults: &mut Vec<Fault>) {
@@ -24,6 +24,7 @@ fn check_attributes(event: &Event, faults: &mut Vec<Fault>) {
         faults.push(Fault::new("/type", "the event type has an empty segment"));
     }
     if let Some(content_type) = event.content_type()
+        && content_type != Codec::Json.content_type()
         && !is_media_type(content_type)
     {
         let what = "is no media type, as `application/json`";
@@ -32,14 +33,13 @@ fn check_attributes(event: &Event, faults: &mut Vec<Fault>) {
     if event.schema().is_some_and(str::is_empty) {
         faults.push(Fault::new("/dataschema", "is empty"));
     }
-    for (name, _) in event.extensions() {
+    for name in event.own_extensions() {
         if !is_extension_name(name) {
             let what = "is no name of an extension: those have lower-case letters and digits alone";
             faults.push(Fault::new(format!("/{}", escaped(name)), what));
         }
     }
-    let version: Option<Result<DataVersion>> = event.data_version().map(str::parse);
-    if matches!(version, Some(Err(_))) {
+    if event.data_version().is_some_and(|text| !is_version(text)) {
         let pointer = format!("/{}", extensions::DATA_VERSION);
         faults.push(Fault::new(pointer, "is no semantic version, as `1.2.0`"));
     }
@@ -69,7 +69,7 @@ fn check_form(event: &Event, faults: &mut Vec<Fault>) {
         return;
     };
     if is_json(content_type)
-        && let Err(error) = serde_json::from_slice::<IgnoredAny>(data)
+        && let Err(error) = serde_json::from_slice::<IgnoredAny>(unframed(data))
     {
         faults.push(not_json(content_type, &error));
     }
@@ -89,7 +89,7 @@ fn check_data(event: &Event, schema: &Schema, faults: &mut Vec<Fault>) {
         // They have a schema of their own, without which they can't be written nor read.
         Some(Codec::Avro | Codec::Protobuf) => return,
         Some(Codec::Json) => {
-            let value = serde_json::from_slice::<Value>(data);
+            let value = serde_json::from_slice::<Value>(unframed(data));
             value.map_err(|error| not_json(content_type, &error))
         }
         _ => {
@@ -101,6 +101,11 @@ fn check_data(event: &Event, schema: &Schema, faults: &mut Vec<Fault>) {
         Ok(value) => schema.check(&value, faults),
         Err(fault) => faults.push(fault),
     }
+}
+
+/// JSON without the name of its schema in a registry. No JSON begins with a zero.
+fn unframed(data: &[u8]) -> &[u8] {
+    Frame::parse(data).map_or(data, |frame| frame.body)
 }
 
 fn not_json(content_type: &str, error: &serde_json::Error) -> Fault {

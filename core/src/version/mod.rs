@@ -110,6 +110,19 @@ pub fn is_compatible(left: &str, right: &str) -> Result<bool> {
     Ok(left.is_compatible(&right.parse()?))
 }
 
+/// Whether a text is a semantic version. The usual ones, of numbers alone, without reading them.
+pub(crate) fn is_version(text: &str) -> bool {
+    // A number of so many digits fits into 64 bits.
+    let is_number = |part: &str| {
+        let digits = part.as_bytes();
+        let fits = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
+        fits && (digits.len() == 1 || digits[0] != b'0')
+    };
+    let mut parts = text.split('.');
+    let numbers = (&mut parts).take(3).all(is_number) && parts.next().is_none();
+    numbers || text.parse::<DataVersion>().is_ok()
+}
+
 /// The major version of a text, if it begins with a number. The fast way, for every event.
 pub(crate) fn major(version: &str) -> Option<u64> {
     version.split(['.', '-', '+']).next()?.parse().ok()

@@ -3,9 +3,36 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{DataVersion, Migration, Migrations, compare, decode, is_compatible};
+use super::{DataVersion, Migration, Migrations, compare, decode, is_compatible, is_version};
 use crate::event::TypeInfo;
 use crate::{ErrorKind, Event, EventData};
+
+#[test]
+fn what_is_taken_for_a_version_is_one() {
+    for text in [
+        "1.2.0",
+        "1.2",
+        "1",
+        "0.0.0",
+        "01.2.3",
+        "1.2.3.4",
+        "1..3",
+        "",
+        ".",
+        "1.2.3-a+b",
+        "v1",
+        "18446744073709551616",
+        "999999999999999999",
+        "1.2.3-",
+        "1.2.03",
+    ] {
+        assert_eq!(
+            is_version(text),
+            text.parse::<DataVersion>().is_ok(),
+            "{text}"
+        );
+    }
+}
 
 #[test]
 fn versions_are_compared_as_semver_has_it() {

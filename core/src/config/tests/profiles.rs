@@ -128,8 +128,8 @@ fn what_is_wrong_in_a_profile_is_told_with_its_line() {
         text.starts_with("polybus.toml:21: subscriptions.mails.concurrency"),
         "{text}"
     );
-    // The others are not looked at.
-    parse(&wrong, &[]).unwrap();
+    // Wherever it is read.
+    assert!(error(&wrong, &[]).starts_with(&text), "{text}");
 }
 
 #[test]
@@ -302,4 +302,75 @@ fn a_profile_holds_for_the_environment_too() {
     assert_eq!(config.profile.as_deref(), Some("production"));
     assert!(settings(&config, "kafka").contains("sasl_mechanism"));
     assert_eq!(config.topic_defaults.replication, Some(3));
+}
+
+/// What is wrong in `[profiles.production]`, read in another profile.
+fn wrong_elsewhere(production: &str, variables: &[(&str, &str)]) -> Option<crate::Error> {
+    let text = format!("{PROFILES}\n[profiles.other]\n{production}\n");
+    parse(&text, variables).err()
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_that_is_not_chosen_is_refused_with_its_place() {
+    for (other, parts) in [
+        (
+            "subscriptions.mails.concurency = 7",
+            [":30", "subscriptions.mails.concurency", "concurrency"],
+        ),
+        (
+            "service.shutdown_deadline = 'soon'",
+            [":30", "service.shutdown_deadline", "soon"],
+        ),
+        (
+            "routes = [{ pattern = 'a.#', transport = 't', topic = 't' }]",
+            [":30", "routes[1].pattern", "a.#"],
+        ),
+        (
+            "routes = [{ pattern = 'a.b', transport = 't' }]",
+            [":30", "routes[1].topic", "missing"],
+        ),
+        (
+            "transports.extra = {}",
+            [":30", "transports.extra.kind", "missing"],
+        ),
+        (
+            "topic_defaults.partitions = '${'",
+            [":30", "partitions", "`}`"],
+        ),
+    ] {
+        let error = wrong_elsewhere(other, &[]).unwrap();
+        assert_eq!(error.kind(), crate::ErrorKind::Config);
+        let text = error.to_string();
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(
+            text.contains("the profile `other`, which is not chosen"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_the_variables_of_another_place_would_say_is_not_missed_here() {
+    for other in [
+        "transports.main = { kind = 'kafka', password = '${KAFKA_PASSWORD}' }",
+        "service.shutdown_deadline = '${DEADLINE}'",
+        "routes = [{ pattern = 'a.b', transport = 't', topic = '${TOPIC}' }]",
+        "topic_defaults.partitions = '${PARTITIONS}'",
+    ] {
+        let error = wrong_elsewhere(other, &[]);
+        assert!(error.is_none(), "{other}: {error:?}");
+    }
+    let variables = [("POLYBUS__transports__extra__kind", "memory")];
+    let error = wrong_elsewhere("transports.extra = {}", &variables);
+    assert!(error.is_none(), "{error:?}");
+    let variables = [("PARTITIONS", "many")];
+    let error = wrong_elsewhere("topic_defaults.partitions = '${PARTITIONS}'", &variables);
+    assert!(
+        error
+            .unwrap()
+            .to_string()
+            .contains("topic_defaults.partitions")
+    );
 }
