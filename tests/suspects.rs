@@ -276,6 +276,49 @@ async fn what_is_no_suspect_goes_on_beside_one() {
     assert_eq!(order.len() as u64, EVENTS);
 }
 
+/// It may be the culprit, and the suspect would be blamed for it.
+#[tokio::test(start_paused = true)]
+async fn what_was_with_a_member_that_died_does_not_run_beside_a_suspect() {
+    /// How many suspects and others that were delivered before run.
+    #[derive(Clone, Default)]
+    struct Running(Arc<Mutex<[usize; 2]>>);
+
+    async fn handle(RawEvent(_): RawEvent, context: Context, State(running): State<Running>) {
+        let kind = match context.attempt() {
+            1 => return,
+            2 => 1,
+            _ => 0,
+        };
+        {
+            let mut running = running.0.lock().unwrap();
+            running[kind] += 1;
+            assert!(*running == [1, 0] || running[0] == 0, "{running:?}");
+        }
+        sleep(Duration::from_millis(5)).await;
+        running.0.lock().unwrap()[kind] -= 1;
+    }
+    let (bus, noting) = noting_bus(false, "").await;
+    for round in 0..3 {
+        for number in 0..EVENTS {
+            let event = Event::builder("work.todo").id(format!("{round}-{number}"));
+            bus.publish(event.json(&Work {}).unwrap()).await.unwrap();
+        }
+        if round < 2 {
+            let membership = Membership::new("group", [Topic::new("work")]);
+            let mut member = noting.inner.subscribe(membership).await.unwrap();
+            let taken = member.recv(100).await.unwrap();
+            assert_eq!(taken.len() as u64, (round + 1) * EVENTS);
+        }
+    }
+    let worker = bus.subscribe("worker").state(Running::default());
+    let worker = worker.on_any(handle).start().await.unwrap();
+    until_done(&bus).await;
+    assert_eq!(worker.counts().handled, 3 * EVENTS);
+    let starts = noting.starts.lock().unwrap();
+    assert!((0..EVENTS).all(|it| starts[&it] == 1), "{starts:?}");
+    assert!(bus.close("1s").await.unwrap().into_result().is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn suspects_that_wait_are_given_back_at_a_stop() {
     async fn handle(RawEvent(_): RawEvent) {

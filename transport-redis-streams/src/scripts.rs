@@ -64,9 +64,12 @@ return pending[4]
 ";
 
 /// Makes the entries that are the member's look as if nobody had touched them since 1970, so
-/// that the next walk of any member takes them. Answers a [`Possession`] for each.
-pub(crate) const RELEASE: &str =
-    for_each_entry!("redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'TIME', 0, 'JUSTID')");
+/// that the next walk of any member takes them, and as if no start had been noted: the member that
+/// gives them back lives. Answers a [`Possession`] for each.
+pub(crate) const RELEASE: &str = for_each_entry!(
+    "local count = string.format('%d', pending[4] % 1000000)
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'TIME', 0, 'RETRYCOUNT', count, 'JUSTID')"
+);
 
 /// Makes the entries that are the member's look as if they had been delivered now. Answers a
 /// [`Possession`] for each.

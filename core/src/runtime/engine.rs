@@ -134,6 +134,8 @@ struct Engine {
     suspects: VecDeque<Job>,
     /// A suspect runs, or is about to.
     trial: bool,
+    /// How many run beside which none may.
+    beside: usize,
     /// The readers that do not read at the moment.
     readers: Vec<Reader>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Read)>>,
@@ -186,6 +188,7 @@ impl Engine {
             suspicions: Vec::new(),
             suspects: VecDeque::new(),
             trial: false,
+            beside: 0,
             readers: Vec::new(),
             reads: FuturesUnordered::new(),
             settles: FuturesUnordered::new(),
@@ -216,10 +219,9 @@ impl Engine {
         let same = |call: &CallInfo| call.transport == source.transport;
         let lane_source = self.calls.iter().position(same).unwrap_or(index);
         self.lane_sources.push(lane_source);
-        let suspicion = Suspicion::new(can, self.settings.retry.max_attempts);
-        self.suspicions.push(suspicion);
-        let token = self.shutdown.token();
-        let transport = source.transport.clone();
+        let attempts = self.settings.retry.max_attempts;
+        self.suspicions.push(Suspicion::new(can, attempts));
+        let (token, transport) = (self.shutdown.token(), source.transport.clone());
         let mut call = CallInfo::new(self.name.clone(), transport, token);
         call.migrations = self.handlers.migrations().cloned();
         call.validation.clone_from(&self.validation);
@@ -416,7 +418,8 @@ impl Engine {
                 self.try_suspect(job);
                 continue;
             }
-            let Some(job) = self.admit(job).and_then(|job| self.ask_rules(job)) else {
+            let job = self.admit(job).and_then(|job| self.ask_rules(job));
+            let Some(job) = job.and_then(|job| self.beside_suspects(job)) else {
                 continue;
             };
             if let Some(mut work) = self.start(job) {

@@ -48,6 +48,8 @@ pub(super) enum Trial {
     None,
     /// It was noted that it runs, and no other suspect does.
     Running,
+    /// It is not suspect yet, but was with a member that died: no suspect runs beside it.
+    Beside,
     /// It ran, and the process lives.
     Passed,
 }

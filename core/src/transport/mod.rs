@@ -284,7 +284,8 @@ pub trait Settler: Send + Sync + 'static {
     ///
     /// Asked for what may have ended the process of a member that had it: if it does so again,
     /// the next member knows. One delivery of a subscriber at a time; the note of one may replace
-    /// that of another of the same topic and partition.
+    /// that of another of the same topic and partition. A delivery that is released was not the end
+    /// of its process: where the server counts deliveries, its notes are taken back.
     ///
     /// # Errors
     ///

@@ -1,13 +1,15 @@
 //! What a script stores in the place of an entry, and how starts are noted.
 
 use bytes::Bytes;
-use polybus_core::transport::{Admin, Delivery, Headers, Outgoing, Settler, Subscriber, Transport};
+use polybus_core::transport::{
+    Admin, Delivery, Headers, Outgoing, Settlement, Settler, Subscriber, Transport,
+};
 use polybus_redis_streams::{Format, Trim};
 use polybus_test_support::RedisServer;
 
 use crate::support::{
-    Raw, close, connect, connect_with, events, ids, numbered_ids, publish, subscription, take,
-    topic,
+    Raw, close, connect, connect_with, events, ids, numbered_ids, publish, settle, subscription,
+    take, topic,
 };
 
 #[tokio::test]
@@ -68,6 +70,12 @@ async fn a_start_that_was_noted_is_seen_on_the_server_and_is_no_delivery() {
             expected,
             "deliveries, and a million for each start"
         );
+        if round == 2 {
+            // By who lives: it was not the end of its process.
+            let released = settle(&subscriber, &taken, Settlement::Release).await;
+            assert!(released[0].is_ok());
+            assert!(count().await <= 4, "no start, whether or not it came again");
+        }
         close(subscriber).await;
     }
 }

@@ -124,7 +124,7 @@ impl Engine {
         let may_start = self.ready.is_empty()
             && self.has_place()
             && self.is_free(source, delivery)
-            && !self.suspicions[source].covers(delivery)
+            && !self.suspicions[source].was_before(delivery)
             && !self.is_own_dead_letter(source, delivery.topic())
             && self.settlements[source].is_current(delivery.token());
         if !may_start {

@@ -53,8 +53,8 @@ impl Engine {
             }
             let event = job.delivery.event().ok();
             let found = event.and_then(|event| handlers.find(event));
-            let suspect = self.suspicions[job.source].is_of(job);
-            !suspect && found.is_some_and(|(index, _)| index == handler)
+            let before = self.suspicions[job.source].was_before(&job.delivery);
+            !before && found.is_some_and(|(index, _)| index == handler)
         };
         while let Some(job) = self.lanes.join(lane, same) {
             if !self.batches.push(handler, job) {

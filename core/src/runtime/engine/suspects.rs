@@ -4,7 +4,8 @@
 //! suspect: delivered more often than it may be tried, where the server counts deliveries; else
 //! delivered by a transport that knows that it was with a member that died. A process that dies
 //! takes with it what ran beside the culprit, and what was only read ahead. So suspects run one at
-//! a time: the one that was noted when the process died was the culprit.
+//! a time, and beside none of what was delivered before and is not suspect yet: the one that was noted
+//! when the process died was the culprit.
 
 use tokio::time::sleep;
 
@@ -49,6 +50,11 @@ impl Suspicion {
         };
         delivered >= self.from
     }
+
+    /// Whether a delivery may have been with a member that died.
+    pub(super) fn was_before(self, delivery: &Delivery) -> bool {
+        self.covers(delivery) || self.from < u32::MAX && delivery.deliveries() > 1
+    }
 }
 
 impl Engine {
@@ -57,9 +63,24 @@ impl Engine {
         self.suspicions[job.source].is_of(job)
     }
 
+    /// Lets a job go on that is no suspect, unless it has to wait for one.
+    pub(super) fn beside_suspects(&mut self, mut job: Job) -> Option<Job> {
+        let before = self.suspicions[job.source].was_before(&job.delivery);
+        if !before || job.trial != Trial::None {
+            return Some(job);
+        }
+        if self.trial {
+            self.suspects.push_back(job);
+            return None;
+        }
+        job.trial = Trial::Beside;
+        self.beside += 1;
+        Some(job)
+    }
+
     /// Notes that a suspect is about to run, or lets it wait until no other one does.
     pub(super) fn try_suspect(&mut self, mut job: Job) {
-        if self.trial {
+        if self.trial || self.beside > 0 {
             return self.suspects.push_back(job);
         }
         self.trial = true;
@@ -107,15 +128,18 @@ impl Engine {
         self.ready.push_front(job);
     }
 
-    /// Notes that a job is not running any more, so that the next suspect may.
+    /// Notes that a job is not running any more, so that those may that waited for it.
     pub(super) fn end_trial(&mut self, job: &mut Job) {
-        if job.trial != Trial::Running {
-            return;
+        match job.trial {
+            Trial::None | Trial::Passed => return,
+            Trial::Running => self.trial = false,
+            Trial::Beside => self.beside -= 1,
         }
         job.trial = Trial::Passed;
-        self.trial = false;
-        if let Some(next) = self.suspects.pop_front() {
-            self.ready.push_front(next);
+        if self.beside == 0 {
+            for next in self.suspects.drain(..).rev() {
+                self.ready.push_front(next);
+            }
         }
     }
 }
