@@ -314,9 +314,9 @@ async fn what_was_with_a_member_that_died_does_not_run_beside_a_suspect() {
     let worker = worker.on_any(handle).start().await.unwrap();
     until_done(&bus).await;
     assert_eq!(worker.counts().handled, 3 * EVENTS);
+    assert!(bus.close("1s").await.unwrap().into_result().is_ok());
     let starts = noting.starts.lock().unwrap();
     assert!((0..EVENTS).all(|it| starts[&it] == 1), "{starts:?}");
-    assert!(bus.close("1s").await.unwrap().into_result().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
