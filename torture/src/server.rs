@@ -469,6 +469,8 @@ fn committed(brokers: &str, topic: &str, group: &str, partitions: u32) -> Result
     let committed = consumer.committed_offsets(list, ASK)?;
     let (mut offsets, mut lag) = (Vec::new(), 0);
     for element in committed.elements() {
+        // A broker that is just back may not know yet.
+        element.error()?;
         let partition = element.partition();
         let (_, end) = consumer.fetch_watermarks(topic, partition, ASK)?;
         let done = match element.offset() {
