@@ -19,9 +19,6 @@ const LARGEST_RECORD_BYTES: u32 = 128 << 20;
 /// would use up the delivery deadline.
 pub(crate) const TOPIC_APPEARS_WITHIN: Duration = Duration::from_secs(3);
 
-/// The most that the client takes.
-const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(86_400);
-
 /// The longest pause between attempts to reach a broker that is gone. The client's own 10 s
 /// keep everything waiting that long after the broker is back.
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -162,19 +159,7 @@ fn grouped(mut client: ClientConfig, config: &KafkaConfig) -> ClientConfig {
             .set("session.timeout.ms", milliseconds(config.session_timeout))
             .set("partition.assignment.strategy", "cooperative-sticky");
     }
-    client.set("max.poll.interval.ms", milliseconds(answer_within(config)));
     client
-}
-
-/// How long the group waits for a member that has not answered to a rebalance. Ours polls all the time,
-/// whatever its handlers do, and needs no longer than to drain its partitions and to look up new ones.
-/// The client's own five minutes would be how long a group stands still for members that a broker
-/// takes for alive.
-fn answer_within(config: &KafkaConfig) -> Duration {
-    let asking = config.operation_deadline.max(config.join_deadline);
-    let draining = config.drain_deadline.saturating_add(asking);
-    let needed = draining.saturating_add(config.session_timeout);
-    needed.min(LONGEST_POLL_INTERVAL)
 }
 
 fn base(config: &KafkaConfig, client_id: &Text) -> ClientConfig {
@@ -228,27 +213,4 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
 /// An error that the client reports beside the answer to any call.
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
     tracing::warn!(target: "librdkafka", "{error}: {reason}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answers_within(config: &KafkaConfig) -> String {
-        let client = reading(config, &"c".into(), "g");
-        client.get("max.poll.interval.ms").unwrap().to_owned()
-    }
-
-    #[test]
-    fn a_group_waits_for_a_member_as_long_as_that_may_take_to_answer() {
-        let mut config = KafkaConfig::new(["a:1"]);
-        assert_eq!(answers_within(&config), "50000");
-        config.drain_deadline = Duration::from_secs(60);
-        config.join_deadline = Duration::from_secs(5);
-        assert_eq!(answers_within(&config), "80000");
-        config.drain_deadline = Duration::MAX;
-        assert_eq!(answers_within(&config), "86400000");
-        let config = config.property("max.poll.interval.ms", "7000");
-        assert_eq!(answers_within(&config), "7000", "what is said wins");
-    }
 }
