@@ -110,7 +110,10 @@ impl Counts {
 pub(crate) async fn handle(subscriber: &mut KafkaSubscriber, counts: &mut Counts, until: usize) {
     let settler = subscriber.settler();
     while counts.different() < until {
-        let deliveries = recv(subscriber, 1000).await;
+        let received = timeout(PATIENCE, subscriber.recv(1000)).await;
+        let deliveries = received
+            .unwrap_or_else(|_| panic!("nothing more comes; missing: {:?}", counts.wrong(until)))
+            .unwrap();
         let acks: Vec<_> = deliveries
             .iter()
             .map(|delivery| (delivery.token(), Settlement::Ack))
