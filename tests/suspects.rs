@@ -252,6 +252,28 @@ async fn a_suspect_is_a_batch_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_with_one_member_that_died_is_still_one_batch_of_its_key() {
+    async fn index(batch: Batch<Work>, State(seen): State<Seen>) {
+        seen.ids.lock().unwrap().push(batch.len().to_string());
+    }
+    let (bus, noting) = noting_bus(false, "").await;
+    for number in 0..EVENTS {
+        let event = Event::builder("work.todo").id(number.to_string()).key("k");
+        bus.publish(event.json(&Work {}).unwrap()).await.unwrap();
+    }
+    let membership = Membership::new("group", [Topic::new("work")]);
+    let mut member = noting.inner.subscribe(membership).await.unwrap();
+    assert_eq!(member.recv(100).await.unwrap().len() as u64, EVENTS);
+    drop(member);
+    let seen = Seen::default();
+    let worker = bus.subscribe("worker").state(seen.clone());
+    let worker = worker.on_batch(index).batch(100, "1s");
+    worker.start().await.unwrap();
+    until_done(&bus).await;
+    assert_eq!(*seen.ids.lock().unwrap(), [EVENTS.to_string()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_suspect_goes_on_beside_one() {
     async fn handle(Payload(_): Payload<Work>, context: Context, State(seen): State<Seen>) {
         let suspect = context.attempt() > 1;

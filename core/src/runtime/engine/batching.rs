@@ -46,17 +46,21 @@ impl Engine {
 
     fn collect_waiting(&mut self, handler: usize, lane: LaneId) {
         let handlers = Arc::clone(&self.handlers);
-        let (claims, validation) = (self.claims.as_ref(), self.validation.as_ref());
-        let same = |job: &Job| {
-            if !claims.is_none_or(|claims| claims.holds(job)) || waits(validation, job) {
-                return false;
-            }
-            let event = job.delivery.event().ok();
-            let found = event.and_then(|event| handlers.find(event));
-            let before = self.suspicions[job.source].was_before(&job.delivery);
-            !before && found.is_some_and(|(index, _)| index == handler)
-        };
-        while let Some(job) = self.lanes.join(lane, same) {
+        loop {
+            let (claims, validation) = (self.claims.as_ref(), self.validation.as_ref());
+            let same = |job: &Job| {
+                if !claims.is_none_or(|claims| claims.holds(job)) || waits(validation, job) {
+                    return false;
+                }
+                let event = job.delivery.event().ok();
+                let found = event.and_then(|event| handlers.find(event));
+                !self.suspicions[job.source].keeps_out(job, self.trial)
+                    && found.is_some_and(|(index, _)| index == handler)
+            };
+            let job = self.lanes.join(lane, same);
+            let Some(job) = job.and_then(|job| self.beside_suspects(job)) else {
+                return;
+            };
             if !self.batches.push(handler, job) {
                 return;
             }

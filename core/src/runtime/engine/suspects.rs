@@ -42,6 +42,11 @@ impl Suspicion {
         job.trial == Trial::None && self.covers(&job.delivery)
     }
 
+    /// Whether a job may not run beside others now: it is suspect, or has to wait for a suspect.
+    pub(super) fn keeps_out(self, job: &Job, trial: bool) -> bool {
+        self.is_of(job) || trial && job.trial == Trial::None && self.was_before(&job.delivery)
+    }
+
     /// Whether a delivery is suspect before anybody asked.
     pub(super) fn covers(self, delivery: &Delivery) -> bool {
         let delivered = match self.counted {
