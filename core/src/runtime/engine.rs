@@ -4,6 +4,7 @@ mod claiming;
 mod decide;
 mod deferring;
 mod rules;
+mod stopping;
 mod suspects;
 
 use std::collections::VecDeque;
@@ -14,9 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::arriving::{Arrived, new_job};
@@ -244,6 +245,10 @@ impl Engine {
     async fn run(&mut self) {
         let control = Arc::clone(&self.control);
         loop {
+            // Before anything is started: a handler that has seen the stop may have made room.
+            if !self.stopping && self.shutdown.is_requested() {
+                self.begin_stop();
+            }
             let changed = control.changed();
             let paused = control.is_paused();
             self.batches.expire();
@@ -276,21 +281,10 @@ impl Engine {
                 answer = next_answer(self.claims.as_mut()), if self.claims.is_some() => self.on_claims(answer),
                 Some(settled) = self.settles.next() => self.on_settled(settled),
                 () = changed, if paused && !self.stopping => {}
-                () = self.shutdown.requested(), if !self.stopping => self.begin_stop(),
+                () = self.shutdown.requested(), if !self.stopping => {}
                 () = self.shutdown.drain_expired(), if self.stopping => return,
             }
         }
-    }
-
-    /// Whether everything that was started has ended and is settled.
-    fn is_drained(&self) -> bool {
-        self.reads.is_empty()
-            && self.running.is_empty()
-            && self.deferred.is_empty()
-            && self.running_batches.is_empty()
-            && self.held.is_empty()
-            && self.claims.as_ref().is_none_or(Claims::is_settled)
-            && self.settlements.iter().all(Settlements::is_empty)
     }
 
     /// Lets idle readers read what the window has room for, shared among them.
@@ -528,73 +522,5 @@ impl Engine {
         self.control.fail();
         self.error.get_or_insert(error);
         self.shutdown.request(DRAIN_AFTER_FAILURE);
-    }
-
-    /// Gives back what has not started. What runs goes on.
-    fn begin_stop(&mut self) {
-        self.stopping = true;
-        let ready = std::mem::take(&mut self.ready);
-        let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
-        let collected = self.batches.drain();
-        let suspects = std::mem::take(&mut self.suspects);
-        let parked = self.claims.as_mut().map(Claims::drain_parked);
-        let idle = ready
-            .into_iter()
-            .chain(waiting)
-            .chain(suspects)
-            .chain(collected);
-        for job in idle.chain(parked.into_iter().flatten()) {
-            self.release(job);
-        }
-    }
-
-    /// Gives back what did not end in time, settles, and leaves the groups.
-    async fn finish(mut self) -> Finished {
-        let running = std::mem::take(&mut self.running)
-            .into_iter()
-            .chain(std::mem::take(&mut self.deferred))
-            .filter_map(Working::into_job);
-        let held = std::mem::take(&mut self.held)
-            .into_iter()
-            .filter_map(Working::into_job);
-        let batches = std::mem::take(&mut self.running_batches)
-            .into_iter()
-            .flat_map(RunningBatch::into_jobs);
-        for job in running.chain(held).chain(batches).collect::<Vec<_>>() {
-            self.release(job);
-        }
-        let deadline = self.shutdown.deadline();
-        let settled = timeout_at(deadline, self.settle_rest()).await;
-        if settled.is_err() {
-            tracing::warn!(subscription = %self.name, "settlements were not taken in time");
-        }
-        self.control.note_progress(&self.window);
-        let closing = self
-            .readers
-            .drain(..)
-            .map(|reader| reader.subscriber.close(deadline));
-        for closed in join_all(closing).await {
-            self.error = self.error.or(closed.err());
-        }
-        Finished {
-            counts: self.counters.snapshot(),
-            unfinished: self.unfinished,
-            error: self.error,
-        }
-    }
-
-    /// Waits for the readers and sends what is still to be settled, once more if it must.
-    async fn settle_rest(&mut self) {
-        while let Some((reader, read)) = self.reads.next().await {
-            self.on_read(reader, read);
-        }
-        self.finish_claims().await;
-        loop {
-            self.start_settles();
-            let Some(settled) = self.settles.next().await else {
-                return;
-            };
-            self.on_settled(settled);
-        }
     }
 }
