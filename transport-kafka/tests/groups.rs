@@ -266,6 +266,42 @@ async fn the_position_is_written_at_the_interval() {
     }
 }
 
+/// What the client has handed to the reader counts as consumed for the client, also while the
+/// reader's queue, full of another partition, has no room for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_position_is_written_past_what_waits_for_room() {
+    const EVENTS: usize = 1_000;
+    let mut config = config(KafkaServer::shared().await);
+    config.buffer_events = 10;
+    config.commit_interval = Duration::from_millis(10);
+    let kafka = KafkaTransport::connect(config).await.unwrap();
+    let topic = topic(&kafka, 2).await;
+    let group = unique_name("group");
+    let publisher = kafka.publisher().await.unwrap();
+    publish_all(&publisher, &numbered(&topic, 0..EVENTS, 100)).await;
+    let mut member = join(&kafka, &group, &topic).await;
+    let mut counts = Counts::default();
+    // All that is in the queue at a time, so that the next one's turn fills it.
+    while counts.different() < EVENTS / 2 {
+        let some = counts.different() + 1;
+        handle(&mut member, &mut counts, some).await;
+        // Not a wait for something: what would be wrong has the time to happen.
+        sleep(Duration::from_millis(30)).await;
+        let lag = kafka
+            .admin()
+            .lag(&group, std::slice::from_ref(&topic))
+            .await;
+        let (waiting, to_come) = (lag.unwrap()[0].waiting, EVENTS - counts.different());
+        assert!(
+            waiting >= to_come.try_into().unwrap(),
+            "{waiting} of {to_come}"
+        );
+    }
+    handle(&mut member, &mut counts, EVENTS).await;
+    member.close(deadline()).await.unwrap();
+    assert_eq!(counts.wrong(EVENTS), []);
+}
+
 /// The client throws a member out that does not poll for `max.poll.interval.ms`. A reader that
 /// pauses for longer keeps its place, and a new member still gets its share meanwhile.
 #[tokio::test(flavor = "multi_thread")]

@@ -136,6 +136,8 @@ impl Member {
     /// How far partitions are done of which everything there was is settled: the markers of
     /// transactions stand behind the last event, and nobody is delivered them.
     ///
+    /// Not of a queue that still has records: for the client those are consumed.
+    ///
     /// Not where positions are written with what is published: this one could be late, and put
     /// one of those back.
     fn markers(&self) -> HashMap<u32, u64> {
@@ -143,7 +145,9 @@ impl Member {
         if self.plan.subscription.exactly_once {
             return markers;
         }
-        let idle = |owned: &&Owned| self.plan.shared.is_idle(owned.records.source);
+        let idle = |owned: &&Owned| {
+            owned.queue.is_handed_out() && self.plan.shared.is_idle(owned.records.source)
+        };
         let mut idle = self.owned.iter().filter(idle).peekable();
         if idle.peek().is_none() {
             return markers;

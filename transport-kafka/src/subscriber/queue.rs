@@ -116,6 +116,12 @@ impl Queue {
         self.signal.filled.store(true, Ordering::Release);
     }
 
+    /// Whether everything was handed out that was taken out of the client's queue. The client
+    /// counts as consumed what was taken.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.taken.is_empty()
+    }
+
     /// Takes records out of the client's queue, without waiting for any.
     fn take(&mut self) {
         // Before the call: what comes during it is told again.
