@@ -259,6 +259,7 @@ impl BusBuilder {
         let contracts = Contracts {
             migrations,
             validation,
+            #[cfg(feature = "asyncapi")]
             formats: self.formats,
         };
         let observer = self.watch.map(|watch| watch.observer);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builder::BusBuilder;
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+#[cfg(feature = "asyncapi")]
 use crate::format::Formats;
 use crate::middleware::{Prepare, Publishing};
 use crate::report::{CloseReport, SubscriptionReport};
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     /// What events are held to.
     pub(crate) validation: Arc<Validation>,
     /// How events may stand on the wire.
+    #[cfg(feature = "asyncapi")]
     pub(crate) formats: Formats,
     subscriptions: Mutex<Vec<SubscriptionTask>>,
     /// Cancelled when a subscription ends, whenever it was started.
@@ -63,6 +65,7 @@ pub(crate) struct Inner {
 pub(crate) struct Contracts {
     pub(crate) migrations: Migrations,
     pub(crate) validation: Arc<Validation>,
+    #[cfg(feature = "asyncapi")]
     pub(crate) formats: Formats,
 }
 
@@ -112,6 +115,7 @@ impl Bus {
             observer,
             migrations: Arc::new(contracts.migrations),
             validation: contracts.validation,
+            #[cfg(feature = "asyncapi")]
             formats: contracts.formats,
             subscriptions: Mutex::default(),
             any_ended: CancellationToken::new(),

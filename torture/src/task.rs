@@ -200,10 +200,12 @@ impl Task {
                 let brokers = address.replace(',', "', '");
                 // A transaction that a killed process left is given up after this long.
                 let deadline = if self.copies.is_some() { 5 } else { 20 };
+                // Every other consumer always has more before it than it has room for.
+                let buffer = if self.slot % 2 == 1 { 20 } else { 10_000 };
                 format!(
                     "kind = 'kafka'\nbrokers = ['{brokers}']\nconnect_deadline = '5s'\n\
                      delivery_deadline = '{deadline}s'\nsession_timeout = '6s'\n\
-                     commit_interval = '200ms'\ndrain_deadline = '5s'"
+                     commit_interval = '200ms'\ndrain_deadline = '5s'\nbuffer_events = {buffer}"
                 )
             }
         }
