@@ -1,4 +1,4 @@
-//! Groups: partitions that move between members, positions on the server, a reader that pauses.
+//! Groups: partitions that move between members, a reader that pauses.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -195,111 +195,6 @@ async fn the_same_holds_for_each_protocol_under_full_load() {
     for protocol in [None, RANGE, KIP_848] {
         members_come_and_go(connect_as(protocol).await, Load::Full).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn close_writes_the_position_whatever_the_interval() {
-    let server = KafkaServer::shared().await;
-    let mut config = config(server);
-    config.commit_interval = Duration::from_secs(3600);
-    let kafka = KafkaTransport::connect(config).await.unwrap();
-    let topic = topic(&kafka, 1).await;
-    let group = unique_name("group");
-    let publisher = kafka.publisher().await.unwrap();
-    publish_all(&publisher, &numbered(&topic, 0..10, 1)).await;
-    let mut member = join(&kafka, &group, &topic).await;
-    let mut deliveries = Vec::new();
-    while deliveries.len() < 10 {
-        deliveries.extend(recv(&mut member, 10).await);
-    }
-    // All but number 6.
-    let settler = member.settler();
-    let others = deliveries.iter().filter(|d| d.position().offset() != 6);
-    let acks: Vec<_> = others.map(|d| (d.token(), Settlement::Ack)).collect();
-    settler.settle(&acks).await;
-    let waiting = async || {
-        let lag = kafka
-            .admin()
-            .lag(&group, std::slice::from_ref(&topic))
-            .await;
-        lag.unwrap()[0].waiting
-    };
-    assert_eq!(waiting().await, 10);
-    member.close(deadline()).await.unwrap();
-    assert_eq!(waiting().await, 4, "the prefix in which everything is done");
-
-    let late = settler
-        .settle(&[(deliveries[6].token(), Settlement::Ack)])
-        .await;
-    let error = late.into_iter().next().unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Stale);
-    assert_eq!(waiting().await, 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_position_is_written_at_the_interval() {
-    let server = KafkaServer::shared().await;
-    let kafka = connect(server).await;
-    let topic = topic(&kafka, 2).await;
-    let group = unique_name("group");
-    let publisher = kafka.publisher().await.unwrap();
-    let mut member = join(&kafka, &group, &topic).await;
-    let mut counts = Counts::default();
-    for round in 1..=3 {
-        let events = numbered(&topic, (round - 1) * 10..round * 10, 10);
-        publish_all(&publisher, &events).await;
-        handle(&mut member, &mut counts, round * 10).await;
-        timeout(PATIENCE, async {
-            loop {
-                let lag = kafka
-                    .admin()
-                    .lag(&group, std::slice::from_ref(&topic))
-                    .await;
-                if lag.unwrap()[0].is_zero() {
-                    break;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .expect("what is settled is written without a close");
-    }
-}
-
-/// What the client has handed to the reader counts as consumed for the client, also while the
-/// reader's queue, full of another partition, has no room for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_position_is_written_past_what_waits_for_room() {
-    const EVENTS: usize = 1_000;
-    let mut config = config(KafkaServer::shared().await);
-    config.buffer_events = 10;
-    config.commit_interval = Duration::from_millis(10);
-    let kafka = KafkaTransport::connect(config).await.unwrap();
-    let topic = topic(&kafka, 2).await;
-    let group = unique_name("group");
-    let publisher = kafka.publisher().await.unwrap();
-    publish_all(&publisher, &numbered(&topic, 0..EVENTS, 100)).await;
-    let mut member = join(&kafka, &group, &topic).await;
-    let mut counts = Counts::default();
-    // All that is in the queue at a time, so that the next one's turn fills it.
-    while counts.different() < EVENTS / 2 {
-        let some = counts.different() + 1;
-        handle(&mut member, &mut counts, some).await;
-        // Not a wait for something: what would be wrong has the time to happen.
-        sleep(Duration::from_millis(30)).await;
-        let lag = kafka
-            .admin()
-            .lag(&group, std::slice::from_ref(&topic))
-            .await;
-        let (waiting, to_come) = (lag.unwrap()[0].waiting, EVENTS - counts.different());
-        assert!(
-            waiting >= to_come.try_into().unwrap(),
-            "{waiting} of {to_come}"
-        );
-    }
-    handle(&mut member, &mut counts, EVENTS).await;
-    member.close(deadline()).await.unwrap();
-    assert_eq!(counts.wrong(EVENTS), []);
 }
 
 /// The client throws a member out that does not poll for `max.poll.interval.ms`. A reader that

@@ -4,7 +4,8 @@
 //! a second group, `<group>.marks`:
 //!
 //! - `open`: nothing from this offset on was handed out. It is raised far ahead, so that it costs
-//!   one request in a thousand events or more. A member that leaves in good order takes it away.
+//!   one request in a thousand events or more, and half that way before it is reached, so that
+//!   nobody waits for it. A member that leaves in good order takes it away.
 //! - `batch`: a member that finds `open` follows one that died. Up to there it marks each batch
 //!   that it hands out, before it does.
 //! - A member that finds `batch` too follows one that died with that batch: its events are handed
@@ -20,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use polybus_core::transport::{AckToken, Delivery};
-use polybus_core::{ErrorKind, Result};
+use polybus_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -57,7 +58,7 @@ struct Inner {
     /// By source.
     partitions: Mutex<Partitions>,
     /// Held from the making of a mark until it is written: marks are written whole.
-    writing: tokio::sync::Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// Some partition has suspects.
     suspects: AtomicBool,
     /// The subscriber is gone.
@@ -92,6 +93,15 @@ struct Known {
     raised: Instant,
 }
 
+/// What of a batch needs marks: the last delivery of each partition.
+#[derive(Default)]
+struct Needs {
+    /// Before it is handed out.
+    now: Vec<Last>,
+    /// The mark covers it, and not much more.
+    soon: Vec<Last>,
+}
+
 /// The last delivery of a partition in a batch.
 #[derive(Debug, Clone)]
 struct Last {
@@ -115,7 +125,7 @@ impl Probation {
             within,
             client: Mutex::default(),
             partitions: Mutex::default(),
-            writing: tokio::sync::Mutex::default(),
+            writing: Arc::default(),
             suspects: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }))
@@ -123,21 +133,33 @@ impl Probation {
 
     /// Whether deliveries may be handed out as they are. The usual case.
     pub(super) fn covers(&self, deliveries: &[Delivery]) -> bool {
-        !self.0.suspects.load(Ordering::Relaxed) && self.uncovered(deliveries.iter()).is_empty()
+        if self.0.suspects.load(Ordering::Relaxed) {
+            return false;
+        }
+        let needs = self.needs(deliveries.iter());
+        if needs.now.is_empty() && !needs.soon.is_empty() {
+            self.raise_early(&needs.soon);
+        }
+        needs.now.is_empty()
     }
 
     /// Makes sure that what is to be handed out is marked, where it has to be, and tells apart what
     /// was with a member that died. Dropped, it may be called again with the same deliveries.
     pub(super) async fn admit(&self, deliveries: &VecDeque<Delivery>) {
-        let lasts = self.uncovered(deliveries.iter());
+        let lasts = self.needs(deliveries.iter()).now;
         if !lasts.is_empty()
             && let Err(error) = self.cover(&lasts).await
         {
-            tracing::warn!(%error, "events that end their process are not found out: no marks can be kept");
-            let mut partitions = self.partitions();
-            partitions.off = !error.retryable();
-            partitions.off_until = Some(Instant::now() + AFTER_FAILURE);
+            self.turn_off(&error);
         }
+    }
+
+    /// Nothing is marked for a while, or never again.
+    fn turn_off(&self, error: &Error) {
+        tracing::warn!(%error, "events that end their process are not found out: no marks can be kept");
+        let mut partitions = self.partitions();
+        partitions.off = !error.retryable();
+        partitions.off_until = Some(Instant::now() + AFTER_FAILURE);
     }
 
     /// A delivery with what is known of it: whether it was with a member that died.
@@ -156,13 +178,12 @@ impl Probation {
         }
     }
 
-    /// The last delivery of each partition whose deliveries no mark covers.
-    fn uncovered<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) -> Vec<Last> {
+    fn needs<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) -> Needs {
         let partitions = self.partitions();
-        let mut lasts: Vec<Last> = Vec::new();
+        let mut needs = Needs::default();
         let is_off = |until: Instant| Instant::now() < until;
         if partitions.off || partitions.off_until.is_some_and(is_off) {
-            return lasts;
+            return needs;
         }
         // Mostly runs of one partition: looked up once for each.
         let mut looked_up: Option<(u32, Option<&Known>)> = None;
@@ -173,9 +194,12 @@ impl Probation {
                 _ => partitions.known.get(&token.source),
             };
             looked_up = Some((token.source, known));
-            if known.is_some_and(|it| it.epoch == token.epoch && it.covers(token.id[0])) {
-                continue;
-            }
+            let known = known.filter(|known| known.epoch == token.epoch);
+            let lasts = match known {
+                Some(known) if known.covers_far(token.id[0]) => continue,
+                Some(known) if known.covers(token.id[0]) => &mut needs.soon,
+                _ => &mut needs.now,
+            };
             match lasts.iter_mut().find(|it| it.token.source == token.source) {
                 Some(last) => last.token = token,
                 None => lasts.push(Last {
@@ -187,27 +211,61 @@ impl Probation {
                 }),
             }
         }
-        lasts
+        needs
     }
 
     async fn cover(&self, lasts: &[Last]) -> Result<()> {
-        let _writing = self.0.writing.lock().await;
+        let _writing = self.writing().await?;
         self.learn(lasts).await?;
-        let raised: Vec<(u32, Known)> = {
-            let partitions = self.partitions();
-            let raised = lasts.iter().filter_map(|Last { token, .. }| {
-                let known = partitions.known.get(&token.source)?;
-                let covered = known.covers(token.id[0]);
-                (!covered).then(|| (token.source, known.raised_over(token.id[0])))
-            });
-            raised.collect()
-        };
-        let marks = raised
-            .iter()
-            .map(|(_, it)| (it.partition.clone(), it.mark.clone()));
-        self.write(marks.collect()).await?;
+        let raised = self.raised(lasts, Known::covers);
+        self.write(marks_of(&raised)).await?;
         self.partitions().known.extend(raised);
         Ok(())
+    }
+
+    /// Raises marks on a thread of its own, while what they cover already is handed out.
+    fn raise_early(&self, lasts: &[Last]) {
+        let Ok(writing) = Arc::clone(&self.0.writing).try_lock_owned() else {
+            // The next deliveries will see what became of it.
+            return;
+        };
+        let raised = self.raised(lasts, Known::covers_far);
+        let marks = marks_of(&raised);
+        let own = self.clone();
+        let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
+        // Without a thread they are raised when they are needed.
+        let _ = thread.spawn(move || {
+            let _writing = writing;
+            let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
+            if own.0.ended.load(Ordering::Acquire) {
+                return;
+            }
+            match own.answer(&mut client, |client, _| write(client, &marks)) {
+                Ok(()) => own.partitions().known.extend(raised),
+                Err(error) => own.turn_off(&error),
+            }
+        });
+    }
+
+    /// What is known of partitions, each with its mark raised that is not covered enough.
+    fn raised(&self, lasts: &[Last], covers: fn(&Known, u64) -> bool) -> Vec<(u32, Known)> {
+        let partitions = self.partitions();
+        let raised = lasts.iter().filter_map(|Last { token, .. }| {
+            let known = partitions.known.get(&token.source)?;
+            let covered = covers(known, token.id[0]);
+            (!covered).then(|| (token.source, known.raised_over(token.id[0])))
+        });
+        raised.collect()
+    }
+
+    /// The right to write marks. An early one may take its time, on its own thread.
+    async fn writing(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let writing = timeout(self.0.within, self.0.writing.lock()).await;
+        writing.map_err(|_| self.unanswered("the server did not answer in time"))
+    }
+
+    fn unanswered(&self, why: &str) -> Error {
+        self.0.origin.error("mark", ErrorKind::Timeout, why)
     }
 
     /// Reads the marks of partitions that are new to this subscriber, or came back to it.
@@ -241,7 +299,7 @@ impl Probation {
     /// Notes that a delivery is about to be handled. How many times it was noted before.
     pub(crate) async fn begin(&self, token: AckToken) -> Result<u32> {
         let offset = token.id[0];
-        let _writing = self.0.writing.lock().await;
+        let _writing = self.writing().await?;
         let known = self.partitions().known.get(&token.source).cloned();
         let Some(mut known) = known.filter(|known| known.epoch == token.epoch) else {
             let why = "no mark is kept of the partition";
@@ -259,6 +317,7 @@ impl Probation {
 
     /// Takes the marks away where everything that was handed out is settled or given back.
     pub(super) async fn leave(&self, shared: &Shared) {
+        // The caller has a deadline for all of it.
         let _writing = self.0.writing.lock().await;
         let done: Vec<(Partition, Mark)> = {
             let partitions = self.partitions();
@@ -312,13 +371,12 @@ impl Probation {
                 let _ = sender.send(own.answer(&mut client, question));
             }
         });
-        let failed = |why: &str| self.0.origin.error("mark", ErrorKind::Timeout, why);
         if spawned.is_err() {
-            return Err(failed("no thread could be made"));
+            return Err(self.unanswered("no thread could be made"));
         }
         match timeout(self.0.within, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(failed("the server did not answer in time")),
+            Ok(Err(_)) | Err(_) => Err(self.unanswered("the server did not answer in time")),
         }
     }
 
@@ -367,6 +425,12 @@ impl Known {
 
     fn covers(&self, offset: u64) -> bool {
         offset < self.mark.batch || (self.careful_below..self.open).contains(&offset)
+    }
+
+    /// Whether an offset is covered, and as much more as leaves the time to raise the mark.
+    fn covers_far(&self, offset: u64) -> bool {
+        let far = offset.saturating_add(self.ahead / 2);
+        self.covers(offset) && (offset < self.mark.batch || far < self.open)
     }
 
     /// With a mark that covers an offset.
@@ -439,6 +503,13 @@ impl Mark {
     }
 }
 
+fn marks_of(raised: &[(u32, Known)]) -> Vec<(Partition, Mark)> {
+    let marks = raised
+        .iter()
+        .map(|(_, it)| (it.partition.clone(), it.mark.clone()));
+    marks.collect()
+}
+
 fn read(client: &BaseConsumer, asked: &[Partition], within: Duration) -> KafkaResult<Vec<Mark>> {
     let mut list = TopicPartitionList::with_capacity(asked.len());
     for (topic, partition) in asked {
@@ -470,66 +541,5 @@ fn write(client: &BaseConsumer, marks: &[(Partition, Mark)]) -> KafkaResult<()> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn known(mark: Mark) -> Known {
-        Known::new(1, ("t".to_owned(), 0), mark)
-    }
-
-    fn mark(open: u64, batch: u64, trials: &[(u64, u32)]) -> Mark {
-        let trials = trials.to_vec();
-        Mark {
-            open,
-            batch,
-            trials,
-        }
-    }
-
-    #[test]
-    fn a_mark_is_read_as_it_is_written() {
-        for mark in [
-            mark(0, 0, &[]),
-            mark(7, 3, &[]),
-            mark(9, 4, &[(2, 1), (3, 2)]),
-        ] {
-            assert_eq!(Mark::parse(&mark.to_string()), mark);
-        }
-        assert_eq!(Mark::parse("somebody else's"), Mark::default());
-    }
-
-    #[test]
-    fn after_a_good_end_the_mark_is_raised_far_ahead() {
-        let known = known(Mark::default());
-        assert!(!known.covers(5));
-        let raised = known.raised_over(5);
-        assert_eq!(raised.mark, mark(5 + LEAST_AHEAD, 0, &[]));
-        assert!(raised.covers(4 + LEAST_AHEAD) && !raised.covers(5 + LEAST_AHEAD));
-        assert_eq!(raised.raised_over(2_000).ahead, 4 * LEAST_AHEAD);
-        assert_eq!(raised.suspects_below, 0);
-    }
-
-    #[test]
-    fn behind_a_member_that_died_each_batch_is_marked_up_to_where_it_may_have_been() {
-        let known = known(mark(1_000, 0, &[]));
-        let first = known.raised_over(99);
-        assert_eq!(first.mark, mark(1_000, 100, &[]));
-        assert!(first.covers(99) && !first.covers(100));
-        let second = first.raised_over(1_500);
-        assert_eq!(second.mark, mark(1_500 + LEAST_AHEAD, 100, &[]));
-        assert!(second.covers(1_500));
-    }
-
-    #[test]
-    fn the_starts_of_those_that_were_at_work_when_a_member_died_are_kept() {
-        let mut known = known(mark(1_000, 100, &[(40, 2)]));
-        assert_eq!(known.suspects_below, 100);
-        assert!(known.covers(99), "what was marked stays so");
-        assert_eq!(known.begin(38), 0);
-        assert_eq!(known.begin(39), 0);
-        assert_eq!(known.mark.trials, [(40, 2), (39, 1)], "38 has passed");
-        assert_eq!(known.begin(40), 2);
-        assert_eq!(known.mark.trials, [(40, 3)], "39 has passed");
-        assert_eq!(known.raised_over(150).mark, mark(1_000, 151, &[(40, 3)]));
-    }
-}
+#[path = "probation_tests.rs"]
+mod tests;
