@@ -132,16 +132,16 @@ async fn an_answer_that_never_comes_leaves_it_open() {
     assert!([3, 6].contains(&length), "{length} of 1, maybe 3, and 2");
 }
 
+/// Each server is killed once: when its log was cut off within a transaction, Redis 7.0 leaves the
+/// beginning there, and takes it for part of the next one at the second restart.
 #[tokio::test]
 async fn a_killed_server_leaves_no_part_of_a_transaction() {
     const EACH: usize = 5;
-    let server = RedisServer::start().await.unwrap();
-    let transport = connect(&server).await;
-    let (one, two) = (topic(), topic());
-    let publisher = transport.publisher().await.unwrap();
-    let mut stored = 0;
-    let mut cut = 0;
     for round in 0..3 {
+        let server = RedisServer::start().await.unwrap();
+        let transport = connect(&server).await;
+        let (one, two) = (topic(), topic());
+        let publisher = transport.publisher().await.unwrap();
         let publish = async {
             let mut outcomes = (0, 0);
             for number in 0..400 {
@@ -160,18 +160,17 @@ async fn a_killed_server_leaves_no_part_of_a_transaction() {
             server.kill().await.unwrap();
             server.restart().await.unwrap();
         };
-        let ((more, unknown), ()) = tokio::join!(publish, kill);
-        (stored, cut) = (stored + more, cut + unknown);
+        let ((stored, cut), ()) = tokio::join!(publish, kill);
+        let raw = Raw::connect(&server).await;
+        let (first, second) = (length(&raw, &one).await, length(&raw, &two).await);
+        assert_eq!(first, second);
+        assert_eq!(first % EACH, 0);
+        let whole = first / EACH;
+        assert!(
+            whole >= stored && whole <= stored + cut,
+            "{whole} of {stored} and {cut}"
+        );
     }
-    let raw = Raw::connect(&server).await;
-    let (first, second) = (length(&raw, &one).await, length(&raw, &two).await);
-    assert_eq!(first, second);
-    assert_eq!(first % EACH, 0);
-    let whole = first / EACH;
-    assert!(
-        whole >= stored && whole <= stored + cut,
-        "{whole} of {stored} and {cut}"
-    );
 }
 
 #[tokio::test]
