@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use polybus_core::Topic;
-use polybus_core::transport::Subscription;
+use polybus_core::transport::{AckToken, Subscription};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
@@ -52,6 +52,7 @@ impl Member {
         tracing::debug!(count = partitions.len(), "the group gives partitions");
         let positions = self.positions(&partitions);
         let taken = self.assign(&partitions, positions.as_deref().ok());
+        self.learn_marks(&partitions);
         let error = positions.err().or(taken.err());
         if let Some(code) = error {
             let error = self.plan.origin.code("subscribe", code);
@@ -66,6 +67,17 @@ impl Member {
         self.repeated |= !self.unwritten.is_empty();
         self.unwritten.clear();
         self.shares += 1;
+    }
+
+    /// Asks what is noted of partitions, so that their first events need not wait for it.
+    fn learn_marks(&self, partitions: &[Partition]) {
+        let records = self.owned.iter().map(|owned| &owned.records);
+        let owned = records.map(|it| {
+            let partition = (it.topic.name().to_owned(), it.partition);
+            (AckToken::new(it.source, it.epoch, [0, 0]), partition)
+        });
+        let new = owned.filter(|(_, partition)| partitions.contains(partition));
+        self.plan.probation.learn_early(new.collect());
     }
 
     /// The positions to start from. Those that the server does not have yet are written there

@@ -22,6 +22,7 @@ use super::committer::Committer;
 use super::context::Events;
 use super::handover::{Handover, Unwritten};
 use super::packed::{Packed, Packer};
+use super::probation::Probation;
 use super::reading::Owned;
 use super::shared::{Orders, Shared};
 use super::start;
@@ -52,6 +53,7 @@ pub(super) struct Plan {
     pub(super) origin: Origin,
     pub(super) subscription: Subscription,
     pub(super) shared: Arc<Shared>,
+    pub(super) probation: Probation,
 }
 
 /// A member of a group.

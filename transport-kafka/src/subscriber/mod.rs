@@ -104,6 +104,7 @@ impl KafkaSubscriber {
             origin: origin.clone(),
             subscription,
             shared: Arc::clone(&shared),
+            probation: probation.clone(),
         };
         let (joined_sender, joined) = oneshot::channel();
         let (left_sender, left) = oneshot::channel();
@@ -123,12 +124,9 @@ impl KafkaSubscriber {
             member::run(plan, joined_sender, left_sender);
             let _ = ended_sender.send(());
         });
-        spawned.map_err(|error| {
-            subscriber
-                .origin
-                .error("subscribe", ErrorKind::Transport, "no thread could be made")
-                .with_source(error)
-        })?;
+        let origin = &subscriber.origin;
+        let failed = || origin.error("subscribe", ErrorKind::Transport, "no thread could be made");
+        spawned.map_err(|error| failed().with_source(error))?;
         match joined.await {
             Ok(joined) => joined.map(|()| subscriber),
             Err(_) => Err(subscriber.ended("subscribe")),

@@ -223,27 +223,57 @@ impl Probation {
         Ok(())
     }
 
-    /// Raises marks on a thread of its own, while what they cover already is handed out.
+    /// Raises marks while what they cover already is handed out.
     fn raise_early(&self, lasts: &[Last]) {
-        let Ok(writing) = Arc::clone(&self.0.writing).try_lock_owned() else {
-            // The next deliveries will see what became of it.
-            return;
-        };
         let raised = self.raised(lasts, Known::covers_far);
         let marks = marks_of(&raised);
+        self.do_early(
+            move |client, _| write(client, &marks),
+            move |own, written| match written {
+                Ok(()) => own.partitions().known.extend(raised),
+                Err(error) => own.turn_off(&error),
+            },
+        );
+    }
+
+    /// Reads the marks of partitions that the group has just given, before anything of them comes.
+    pub(super) fn learn_early(&self, owned: Vec<(AckToken, Partition)>) {
+        let new: Vec<Last> = owned
+            .into_iter()
+            .map(|(token, partition)| Last { token, partition })
+            .collect();
+        if new.is_empty() || self.partitions().off {
+            return;
+        }
+        let asked: Vec<Partition> = new.iter().map(|it| it.partition.clone()).collect();
+        self.do_early(
+            move |client, within| read(client, &asked, within),
+            move |own, found| match found {
+                Ok(found) => own.learnt(new, found),
+                Err(error) => tracing::debug!(%error, "what is noted of partitions is asked again"),
+            },
+        );
+    }
+
+    /// Asks on a thread of its own that nobody waits for, unless marks are being written. What does not
+    /// come about is done when it is needed.
+    fn do_early<T>(
+        &self,
+        question: impl FnOnce(&BaseConsumer, Duration) -> KafkaResult<T> + Send + 'static,
+        then: impl FnOnce(&Self, Result<T>) + Send + 'static,
+    ) {
+        let Ok(writing) = Arc::clone(&self.0.writing).try_lock_owned() else {
+            return;
+        };
         let own = self.clone();
         let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
-        // Without a thread they are raised when they are needed.
         let _ = thread.spawn(move || {
             let _writing = writing;
             let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
             if own.0.ended.load(Ordering::Acquire) {
                 return;
             }
-            match own.answer(&mut client, |client, _| write(client, &marks)) {
-                Ok(()) => own.partitions().known.extend(raised),
-                Err(error) => own.turn_off(&error),
-            }
+            then(&own, own.answer(&mut client, question));
         });
     }
 
@@ -285,6 +315,11 @@ impl Probation {
         let found = self
             .ask(move |client, within| read(client, &asked, within))
             .await?;
+        self.learnt(new, found);
+        Ok(())
+    }
+
+    fn learnt(&self, new: Vec<Last>, found: Vec<Mark>) {
         let mut partitions = self.partitions();
         for (Last { token, partition }, mark) in new.into_iter().zip(found) {
             let known = Known::new(token.epoch, partition, mark);
@@ -293,7 +328,6 @@ impl Probation {
             }
             partitions.known.insert(token.source, known);
         }
-        Ok(())
     }
 
     /// Notes that a delivery is about to be handled. How many times it was noted before.
