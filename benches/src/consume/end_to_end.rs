@@ -22,6 +22,9 @@ use crate::tally::Tally;
 
 const EVENTS: usize = 3_000;
 
+/// Published before them and not timed: by then everybody is connected and has begun to read.
+const FIRST: usize = 100;
+
 /// Events a second.
 const RATE: u32 = 1_000;
 
@@ -54,7 +57,9 @@ impl Times {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(begun) = begun.get(number).copied().flatten() {
             let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.push(now - begun);
+            if number >= FIRST {
+                taken.push(now - begun);
+            }
             drop(taken);
             self.tally.count(1);
         }
@@ -126,7 +131,7 @@ fn finish(
 /// Over Kafka. The raw side polls on a thread of its own.
 pub async fn kafka(case: &str, bench: &mut Bench) -> Result<(), BoxError> {
     let kafka = bench.servers.kafka().await?;
-    let events = bench.events(EVENTS);
+    let events = FIRST + bench.events(EVENTS);
     let topics = [kafka.topic(1).await?, kafka.topic(1).await?];
     let transport = format!("kind = \"kafka\"\nbrokers = [\"{}\"]", kafka.brokers);
     let raw = Awaited::new(&kafka.brokers)?;
@@ -191,7 +196,7 @@ fn kafka_reader(
 /// Over Redis Streams. The raw side reads on a connection of its own.
 pub async fn redis(case: &str, bench: &mut Bench) -> Result<(), BoxError> {
     let redis = bench.servers.redis().await?;
-    let events = bench.events(EVENTS);
+    let events = FIRST + bench.events(EVENTS);
     let transport = format!("kind = \"redis-streams\"\nurl = \"{}\"", redis.url);
     let raw = connect(&redis.url).await?;
     let shape = Shape::new(200);
