@@ -1,6 +1,11 @@
-//! Events that are published all or none: `cargo run --example transaction`, or on servers with a
-//! config of your own whose routes take `order.*` and `stock.*` to one transport:
-//! `cargo run --features full --example transaction -- my.toml`.
+//! Events that are published all or none: `cargo run --example transaction`, or on a real Redis, by a
+//! config whose routes take `order.*` and `stock.*` to one transport:
+//!
+//! ```sh
+//! ./scripts/servers up
+//! cargo run --features full --example transaction examples/polybus.toml
+//! ./scripts/servers down
+//! ```
 
 use polybus::{Bus, Config, Error, ErrorKind, Event, Result};
 use serde::{Deserialize, Serialize};

@@ -41,6 +41,7 @@ pub use frame::Frame;
 #[cfg(feature = "protobuf")]
 pub(crate) use protobuf::message;
 pub use schema::{DataSchema, SchemaFormat};
+pub(crate) use wire::json;
 pub use wire::{Protobuf, Wire};
 
 use crate::{Error, ErrorKind, Event, Result};

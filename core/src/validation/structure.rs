@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Fault;
 use super::schema::Schema;
-use crate::codec::{Frame, is_json};
+use crate::codec::{is_json, json};
 use crate::event::{extensions, is_extension_name};
 use crate::version::is_version;
 use crate::{Codec, Event};
@@ -69,7 +69,7 @@ fn check_form(event: &Event, faults: &mut Vec<Fault>) {
         return;
     };
     if is_json(content_type)
-        && let Err(error) = serde_json::from_slice::<IgnoredAny>(unframed(data))
+        && let Err(error) = json::<IgnoredAny>(data)
     {
         faults.push(not_json(content_type, &error));
     }
@@ -88,10 +88,7 @@ fn check_data(event: &Event, schema: &Schema, faults: &mut Vec<Fault>) {
     let value = match Codec::of_content_type(content_type) {
         // They have a schema of their own, without which they can't be written nor read.
         Some(Codec::Avro | Codec::Protobuf) => return,
-        Some(Codec::Json) => {
-            let value = serde_json::from_slice::<Value>(unframed(data));
-            value.map_err(|error| not_json(content_type, &error))
-        }
+        Some(Codec::Json) => json::<Value>(data).map_err(|error| not_json(content_type, &error)),
         _ => {
             let value = Codec::decode::<Value>(event);
             value.map_err(|error| Fault::in_data("", error.message()))
@@ -101,11 +98,6 @@ fn check_data(event: &Event, schema: &Schema, faults: &mut Vec<Fault>) {
         Ok(value) => schema.check(&value, faults),
         Err(fault) => faults.push(fault),
     }
-}
-
-/// JSON without the name of its schema in a registry. No JSON begins with a zero.
-fn unframed(data: &[u8]) -> &[u8] {
-    Frame::parse(data).map_or(data, |frame| frame.body)
 }
 
 fn not_json(content_type: &str, error: &serde_json::Error) -> Fault {
