@@ -9,7 +9,7 @@ use crate::idempotency::IdempotencyStore;
 use crate::transport::{
     AckToken, Capabilities, Content, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
     DynTransport, Outcome, Outgoing, Position, Publisher, RawRecord, Settlement, Settler,
-    Subscriber, Subscription, Transport,
+    Subscriber, Subscription, Transport, publish_prepared,
 };
 use crate::{Effect, Error, Result};
 
@@ -82,37 +82,11 @@ fn written(table: &FormatTable, outgoing: &Outgoing) -> Result<Outgoing> {
     Ok(outgoing)
 }
 
-impl FormattedPublisher {
-    fn all_written(&self, batch: &[Outgoing]) -> (Vec<Outgoing>, Vec<Option<Error>>) {
-        let mut records = Vec::with_capacity(batch.len());
-        let refused = batch
-            .iter()
-            .map(|outgoing| match written(&self.table, outgoing) {
-                Ok(record) => {
-                    records.push(record);
-                    None
-                }
-                Err(error) => Some(error),
-            });
-        let refused = refused.collect();
-        (records, refused)
-    }
-}
-
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for FormattedPublisher {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
-        let (records, refused) = self.all_written(batch);
-        let mut answers = if records.is_empty() {
-            Vec::new().into_iter()
-        } else {
-            self.inner.publish(&records).await.into_iter()
-        };
-        let outcomes = refused.into_iter().map(|error| match error {
-            Some(error) => Some(Outcome::Rejected(error)),
-            None => answers.next(),
-        });
-        outcomes.map_while(|outcome| outcome).collect()
+        let records = batch.iter().map(|outgoing| written(&self.table, outgoing));
+        publish_prepared(&self.inner, records).await
     }
 
     async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {

@@ -12,7 +12,7 @@ use crate::idempotency::IdempotencyStore;
 use crate::transport::{
     AckToken, Capabilities, Content, Delivery, DynAdmin, DynPublisher, DynSettler, DynSubscriber,
     DynTransport, Outcome, Outgoing, Position, Publisher, Settlement, Settler, Subscriber,
-    Subscription, Transport,
+    Subscription, Transport, publish_prepared,
 };
 use crate::{Effect, Error, ErrorKind, Event, Result};
 
@@ -115,8 +115,7 @@ pub(super) struct RegisteredPublisher {
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for RegisteredPublisher {
     async fn publish(&self, batch: &[Outgoing]) -> Vec<Outcome> {
-        let mut records = Vec::with_capacity(batch.len());
-        let mut refused = Vec::with_capacity(batch.len());
+        let mut prepared = Vec::with_capacity(batch.len());
         let mut down: Option<Error> = None;
         for outgoing in batch {
             // What may be tried again holds up what is behind it: order per key would be lost.
@@ -124,29 +123,15 @@ impl Publisher for RegisteredPublisher {
                 Some(error) => Err(error.duplicate()),
                 None => framed(&self.registry, outgoing).await,
             };
-            match framed {
-                Ok(record) => {
-                    records.push(record);
-                    refused.push(None);
-                }
-                Err(error) => {
-                    if error.retryable() && down.is_none() {
-                        down = Some(error.duplicate());
-                    }
-                    refused.push(Some(error));
-                }
+            if let Err(error) = &framed
+                && error.retryable()
+                && down.is_none()
+            {
+                down = Some(error.duplicate());
             }
+            prepared.push(framed);
         }
-        let mut answers = if records.is_empty() {
-            Vec::new().into_iter()
-        } else {
-            self.inner.publish(&records).await.into_iter()
-        };
-        let outcomes = refused.into_iter().map(|error| match error {
-            Some(error) => Some(Outcome::Rejected(error)),
-            None => answers.next(),
-        });
-        outcomes.map_while(|outcome| outcome).collect()
+        publish_prepared(&self.inner, prepared).await
     }
 
     async fn publish_together(&self, batch: &[Outgoing]) -> Result<Vec<Position>> {

@@ -37,6 +37,7 @@ pub use erased::{DynAdmin, DynPublisher, DynSettler, DynSubscriber, DynTransport
 pub use factory::{TransportConfig, TransportFactory};
 pub use headers::{Header, Headers, RawRecord};
 pub use losses::Losses;
+pub(crate) use outcome::publish_prepared;
 pub use outcome::{Content, Outcome, Outgoing};
 pub use position::Position;
 

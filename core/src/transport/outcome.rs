@@ -1,4 +1,4 @@
-use super::{Headers, Position, RawRecord};
+use super::{Headers, Position, Publisher, RawRecord};
 use crate::codec::DataSchema;
 use crate::{Error, Event, Result, Topic};
 
@@ -117,4 +117,26 @@ impl Outcome {
             Self::Unknown(error) => Err(error.with_effect(crate::Effect::Unknown)),
         }
     }
+}
+
+/// Publishes what could be prepared. What could not is rejected, in its place among the outcomes.
+pub(crate) async fn publish_prepared(
+    publisher: &impl Publisher,
+    prepared: impl IntoIterator<Item = Result<Outgoing>>,
+) -> Vec<Outcome> {
+    let mut records = Vec::new();
+    let refused: Vec<Option<Error>> = prepared
+        .into_iter()
+        .map(|prepared| prepared.map(|record| records.push(record)).err())
+        .collect();
+    let mut answers = match records.is_empty() {
+        true => Vec::new(),
+        false => publisher.publish(&records).await,
+    }
+    .into_iter();
+    let outcomes = refused.into_iter().map(|error| match error {
+        Some(error) => Some(Outcome::Rejected(error)),
+        None => answers.next(),
+    });
+    outcomes.map_while(|outcome| outcome).collect()
 }
