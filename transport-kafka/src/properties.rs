@@ -93,7 +93,7 @@ const THE_BROKER: &str = "the broker is the one that its certificate names";
 
 const NOT_READ: &str = "nobody on the way can read the password: PLAIN without `tls` shows it";
 
-const PROMISES: [Promise; 19] = [
+const PROMISES: [Promise; 20] = [
     promise("acks", |value| matches!(value, "all" | "-1"), EVERY_REPLICA),
     promise("enable.idempotence", is_true, ONCE_IN_ORDER),
     promise("max.in.flight", |value| at_most(value, 5), ONCE_IN_ORDER),
@@ -120,6 +120,8 @@ const PROMISES: [Promise; 19] = [
     ),
     promise("enable.auto.commit", is_false, NOTHING_SKIPPED),
     promise("enable.auto.offset.store", is_false, NOTHING_SKIPPED),
+    // The client takes the place of an end for one of a record that was read.
+    promise("enable.partition.eof", is_false, NOTHING_SKIPPED),
     promise(
         "auto.offset.reset",
         |value| matches!(value, "earliest" | "smallest" | "beginning"),
@@ -277,6 +279,7 @@ mod tests {
             ("transactional.id", "t", "transactions"),
             ("enable.auto.commit", "true", NOTHING_SKIPPED),
             ("enable.auto.offset.store", "t", NOTHING_SKIPPED),
+            ("enable.partition.eof", "true", NOTHING_SKIPPED),
             ("auto.offset.reset", "latest", "skips nothing"),
             ("isolation.level", "read_uncommitted", "transaction"),
             ("allow.auto.create.topics", "1", "not made"),

@@ -151,6 +151,7 @@ impl Member {
                 next: position.unwrap_or(0),
             },
             committed: position.map(i64::unsigned_abs),
+            failed: false,
         });
     }
 

@@ -24,6 +24,9 @@ pub(super) struct Owned {
     pub(super) records: Records,
     /// The position that the server has of it, as far as this member has written it.
     pub(super) committed: Option<u64>,
+    /// An error has come in place of a record, and no record since. For the client its place is
+    /// consumed, whatever may still come from there.
+    pub(super) failed: bool,
 }
 
 /// Takes the records of a partition over from the client.
@@ -84,7 +87,12 @@ impl Member {
 
     /// Reads a turn of one partition. Returns whether there was anything.
     fn read_partition(&mut self, index: usize, room: &mut Room) -> bool {
-        let Owned { queue, records, .. } = &mut self.owned[index];
+        let Owned {
+            queue,
+            records,
+            failed,
+            ..
+        } = &mut self.owned[index];
         let mut read_some = false;
         let mut error = None;
         for _ in 0..TURN.min(room.events) {
@@ -92,7 +100,8 @@ impl Member {
                 break;
             };
             error = record.error();
-            if error.is_some() {
+            *failed = error.is_some();
+            if *failed {
                 break;
             }
             read_some = true;
