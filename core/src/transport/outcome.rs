@@ -124,11 +124,7 @@ pub(crate) async fn publish_prepared(
     publisher: &impl Publisher,
     prepared: impl IntoIterator<Item = Result<Outgoing>>,
 ) -> Vec<Outcome> {
-    let mut records = Vec::new();
-    let refused: Vec<Option<Error>> = prepared
-        .into_iter()
-        .map(|prepared| prepared.map(|record| records.push(record)).err())
-        .collect();
+    let (records, refused) = told_apart(prepared.into_iter());
     let mut answers = match records.is_empty() {
         true => Vec::new(),
         false => publisher.publish(&records).await,
@@ -139,4 +135,14 @@ pub(crate) async fn publish_prepared(
         None => answers.next(),
     });
     outcomes.map_while(|outcome| outcome).collect()
+}
+
+/// What could be prepared, and for each event the error if it could not.
+fn told_apart(
+    prepared: impl Iterator<Item = Result<Outgoing>>,
+) -> (Vec<Outgoing>, Vec<Option<Error>>) {
+    let mut records = Vec::with_capacity(prepared.size_hint().0);
+    let refused = prepared.map(|prepared| prepared.map(|record| records.push(record)).err());
+    let refused = refused.collect();
+    (records, refused)
 }

@@ -15,6 +15,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -178,6 +179,7 @@ impl Probation {
         }
     }
 
+    /// What of some deliveries no mark covers, or not for long.
     fn needs<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) -> Needs {
         let partitions = self.partitions();
         let mut needs = Needs::default();
@@ -265,15 +267,11 @@ impl Probation {
         let Ok(writing) = Arc::clone(&self.0.writing).try_lock_owned() else {
             return;
         };
-        let own = self.clone();
-        let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
-        let _ = thread.spawn(move || {
+        let _ = self.on_thread(move |own, client| {
             let _writing = writing;
-            let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
-            if own.0.ended.load(Ordering::Acquire) {
-                return;
+            if !own.0.ended.load(Ordering::Acquire) {
+                then(own, own.answer(client, question));
             }
-            then(&own, own.answer(&mut client, question));
         });
     }
 
@@ -375,12 +373,21 @@ impl Probation {
             return drop(client.take());
         }
         // A question is out: behind it, not here.
+        let _ = self.on_thread(|_, client| drop(client.take()));
+    }
+
+    /// Does something with the client, once it is free, on a thread made for it.
+    fn on_thread(
+        &self,
+        work: impl FnOnce(&Self, &mut Option<OffThread<BaseConsumer>>) + Send + 'static,
+    ) -> io::Result<()> {
         let own = self.clone();
         let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
-        let _ = thread.spawn(move || {
+        let spawned = thread.spawn(move || {
             let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(client.take());
+            work(&own, &mut client);
         });
+        spawned.map(drop)
     }
 
     async fn write(&self, marks: Vec<(Partition, Mark)>) -> Result<()> {
@@ -397,12 +404,9 @@ impl Probation {
         question: impl FnOnce(&BaseConsumer, Duration) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
-        let own = self.clone();
-        let thread = thread::Builder::new().name("polybus-kafka-mark".to_owned());
-        let spawned = thread.spawn(move || {
-            let mut client = own.0.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let spawned = self.on_thread(move |own, client| {
             if !sender.is_closed() && !own.0.ended.load(Ordering::Acquire) {
-                let _ = sender.send(own.answer(&mut client, question));
+                let _ = sender.send(own.answer(client, question));
             }
         });
         if spawned.is_err() {
