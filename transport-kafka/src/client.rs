@@ -122,9 +122,13 @@ pub(crate) fn reading(config: &KafkaConfig, client_id: &Text, group: &str) -> Cl
         .set("auto.offset.reset", "earliest")
         // What a transaction stores is seen when it is stored for good, and not if it is not.
         .set("isolation.level", "read_committed")
-        // How long the client leaves a partition alone whose `fetch_buffer` is full: less than a reader
-        // of 1 GB/s takes to empty it.
+        // How long the client asks for nothing when `fetch_buffer` is full: less than a reader of 1 GB/s
+        // takes to empty it.
         .set("fetch.queue.backoff.ms", "2")
+        // How long a broker waits for something new before it answers. The client asks for what had
+        // room when it looked, one partition after the other: where that left out the one that has
+        // something, it waits as long.
+        .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", kibibytes(config.fetch_buffer))
         .set(
             "topic.metadata.refresh.interval.ms",

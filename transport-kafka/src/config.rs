@@ -133,9 +133,10 @@ pub struct KafkaConfig {
     /// when it is larger than what is left. Default: 16 MiB.
     #[serde(deserialize_with = "size")]
     pub buffer_bytes: u64,
-    /// How many bytes the client reads ahead for each partition, at most; one fetch more when
-    /// that is larger than what is left. More costs memory for each partition, and time: what waits
-    /// long has left the processor's caches when it is handled. Default: 2 MiB.
+    /// How many bytes the client reads ahead, for all partitions of a subscription together: it asks
+    /// for more as long as it has less, so that one answer of a broker may come on top. More costs
+    /// memory, and time: what waits long has left the processor's caches when it is handled. Default:
+    /// 4 MiB.
     #[serde(deserialize_with = "size")]
     pub fetch_buffer: u64,
     /// How many deliveries of one partition may stand behind one that is not settled; then the
@@ -271,7 +272,7 @@ impl Default for KafkaConfig {
             drain_deadline: Duration::from_secs(10),
             buffer_events: 10_000,
             buffer_bytes: ByteSize::mib(16).as_u64(),
-            fetch_buffer: ByteSize::mib(2).as_u64(),
+            fetch_buffer: ByteSize::mib(4).as_u64(),
             unsettled_limit: 100_000,
             discovery_interval: Duration::from_secs(30),
             properties: BTreeMap::new(),

@@ -233,23 +233,24 @@ async fn a_reader_that_pauses_keeps_its_place_and_holds_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unsettled_event_holds_up_its_partition_at_the_limit_and_no_other() {
+    const EVENTS: usize = 4_000;
     let server = KafkaServer::shared().await;
     let mut config = config(server);
     config.unsettled_limit = 100;
     let kafka = KafkaTransport::connect(config).await.unwrap();
     let topic = topic(&kafka, 2).await;
     let publisher = kafka.publisher().await.unwrap();
-    publish_all(&publisher, &numbered(&topic, 0..2_000, 1_000)).await;
+    publish_all(&publisher, &numbered(&topic, 0..EVENTS, 1_000)).await;
     let mut member = join(&kafka, &unique_name("group"), &topic).await;
     let settler = member.settler();
     let held = recv(&mut member, 1).await.remove(0);
     let partition = held.position().partition();
-    let (mut same, mut other) = (1, 0);
+    let (mut same, mut other) = (vec![held.position().offset()], 0);
     while let Ok(deliveries) = timeout(Duration::from_secs(2), member.recv(100)).await {
         let deliveries = deliveries.unwrap();
         for delivery in &deliveries {
             match delivery.position().partition() == partition {
-                true => same += 1,
+                true => same.push(delivery.position().offset()),
                 false => other += 1,
             }
         }
@@ -259,18 +260,21 @@ async fn an_unsettled_event_holds_up_its_partition_at_the_limit_and_no_other() {
             .collect();
         settler.settle(&acks).await;
     }
-    assert!(same <= 100 + 500, "bounded: {same} of the held partition");
-    assert!(other > 800, "{other} of the other partition");
+    let early = same.len();
+    assert!(early <= 100 + 500, "bounded: {early} of the held partition");
+    assert!(other > 1_600, "{other} of the other partition");
     settler.settle(&[(held.token(), Settlement::Ack)]).await;
-    while same + other < 2_000 {
+    while same.len() + other < EVENTS {
         let deliveries = recv(&mut member, 100).await;
-        same += deliveries.len();
+        same.extend(deliveries.iter().map(|d| d.position().offset()));
         let acks: Vec<_> = deliveries
             .iter()
             .map(|d| (d.token(), Settlement::Ack))
             .collect();
         settler.settle(&acks).await;
     }
+    let all: Vec<_> = (0..).take(same.len()).collect();
+    assert_eq!(same, all, "each once, in order");
 }
 
 /// A partition is handed over although something of it is never settled; that comes again.

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use polybus_core::transport::{Admin, Settlement, Settler, Subscriber, Transport};
+use polybus_core::transport::{Admin, Outgoing, Settlement, Settler, Subscriber, Transport};
 use polybus_core::{ErrorKind, Topic};
 use polybus_kafka::KafkaTransport;
 use polybus_test_support::{KafkaServer, unique_name};
@@ -137,6 +137,54 @@ async fn a_mark_is_raised_before_it_is_reached() {
     .await
     .expect("it is raised over the 1,500th");
     handle(&mut member, &mut counts, EVENTS).await;
+    member.close(deadline()).await.unwrap();
+    assert_eq!(counts.wrong(EVENTS), []);
+}
+
+/// The client asks a broker for several partitions at once, and the broker answers when there is
+/// something of one of them: a partition with a backlog is not to wait for one without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_does_not_wait_for_partitions_without_news() {
+    const EVENTS: usize = 300;
+    let mut config = config(KafkaServer::shared().await);
+    config.fetch_buffer = 4 * 1024;
+    config.buffer_events = 10;
+    for (name, value) in [
+        // It may wait once or twice, where the reader makes room while the client looks at one
+        // partition after the other. If it waits each time that takes longer than this test may.
+        ("fetch.wait.max.ms", "5000"),
+        ("fetch.message.max.bytes", "16384"),
+    ] {
+        config.properties.insert(name.to_owned(), value.into());
+    }
+    let kafka = KafkaTransport::connect(config).await.unwrap();
+    let topic = topic(&kafka, 8).await;
+    let publisher = kafka.publisher().await.unwrap();
+    // All of one key, and so of one partition. What is stored at once comes at once.
+    for some in numbered(&topic, 0..EVENTS, 1).chunks(10) {
+        let large = |outgoing: &Outgoing| {
+            let event = outgoing
+                .event()
+                .unwrap()
+                .to_builder()
+                .data(vec![b'0'; 1024]);
+            Outgoing::new(topic.clone(), event.build().unwrap())
+        };
+        let some: Vec<_> = some.iter().map(large).collect();
+        publish_all(&publisher, &some).await;
+    }
+    let mut counts = Counts::default();
+    let mut member = join(&kafka, &unique_name("group"), &topic).await;
+    timeout(PATIENCE, async {
+        while counts.different() < EVENTS {
+            let some = counts.different() + 1;
+            handle(&mut member, &mut counts, some).await;
+            // Not a wait for something: slower than the client reads ahead, so that it has to pause.
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the backlog is read");
     member.close(deadline()).await.unwrap();
     assert_eq!(counts.wrong(EVENTS), []);
 }

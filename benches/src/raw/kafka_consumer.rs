@@ -24,8 +24,8 @@ pub fn consumer(brokers: &str, group: &str) -> Result<BaseConsumer, BoxError> {
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("fetch.queue.backoff.ms", "2")
-        // For all partitions together, as they share a queue here.
-        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", "4096")
         .set("session.timeout.ms", "10000")
         .set("partition.assignment.strategy", "cooperative-sticky");
     Ok(client.create()?)

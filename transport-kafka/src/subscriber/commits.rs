@@ -136,7 +136,8 @@ impl Member {
     /// How far partitions are done of which everything there was is settled: the markers of
     /// transactions stand behind the last event, and nobody is delivered them.
     ///
-    /// Not of a queue that still has records, or had an error last: for the client those are consumed.
+    /// Not of one that has records which were not handed out, or had an error last: for the client
+    /// those are consumed.
     ///
     /// Not where positions are written with what is published: this one could be late, and put
     /// one of those back.
@@ -146,8 +147,13 @@ impl Member {
             return markers;
         }
         let idle = |owned: &&Owned| {
-            let is_known = owned.queue.is_handed_out() && !owned.failed;
-            is_known && self.plan.shared.is_idle(owned.records.source)
+            let records = &owned.records;
+            !owned.failed
+                && owned.waiting.is_empty()
+                && !self
+                    .queue
+                    .has_taken(records.topic.name(), records.partition)
+                && self.plan.shared.is_idle(records.source)
         };
         let mut idle = self.owned.iter().filter(idle).peekable();
         if idle.peek().is_none() {

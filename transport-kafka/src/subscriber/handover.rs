@@ -4,6 +4,7 @@
 //! order: what is queued of it is dropped, what was delivered is waited for, what is settled is
 //! committed, a new epoch makes later settlements stale, and only then is it let go.
 
+use std::collections::VecDeque;
 use std::thread;
 use std::time::Instant;
 
@@ -16,7 +17,6 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::context::{Rebalance, assign, unassign};
 use super::member::Member;
-use super::queue::Queue;
 use super::reading::{Owned, Records};
 use super::start;
 use crate::asking::Partition;
@@ -130,10 +130,10 @@ impl Member {
     }
 
     fn own(&mut self, topic: &str, partition: i32, position: Option<i64>) {
-        // An older queue of the same partition would take the new one's wake-up with it.
+        // An older tap of the same partition would close the new one.
         self.owned
             .retain(|o| o.records.partition != partition || o.records.topic.name() != topic);
-        let Some(queue) = Queue::new(&self.consumer, topic, partition, &self.plan.shared) else {
+        let Some(tap) = self.queue.tap(topic, partition) else {
             tracing::error!(topic, partition, "the client has no queue for a partition");
             return;
         };
@@ -142,7 +142,9 @@ impl Member {
         let topic = known.unwrap_or_else(|| Topic::new(topic));
         let (source, epoch) = self.plan.shared.own(&topic, partition);
         self.owned.push(Owned {
-            queue,
+            tap,
+            waiting: VecDeque::new(),
+            may_read: true,
             records: Records {
                 topic,
                 partition,

@@ -1,6 +1,6 @@
 //! The thread of a subscriber: the only one that polls the client.
 //!
-//! Each partition has a queue of its own in the client. The thread empties them, by batches, into
+//! What the client reads ahead comes to a queue of its own. The thread empties it, by batches, into
 //! the subscriber's queue as long as that has room, and polls the client's main queue always: so a
 //! reader that pauses holds up neither the heartbeat nor a rebalance, and nothing has to be
 //! paused in the client, which would throw away what it has read ahead.
@@ -23,6 +23,7 @@ use super::context::Events;
 use super::handover::{Handover, Unwritten};
 use super::packed::{Packed, Packer};
 use super::probation::Probation;
+use super::queue::Queue;
 use super::reading::Owned;
 use super::shared::{Orders, Shared};
 use super::start;
@@ -58,8 +59,9 @@ pub(super) struct Plan {
 
 /// A member of a group.
 pub(super) struct Member {
-    // The queues keep the client, as their records need it; it goes last, on this thread.
+    // Both keep the client, as their records need it; it goes last, on this thread.
     pub(super) owned: Vec<Owned>,
+    pub(super) queue: Queue,
     pub(super) consumer: Arc<BaseConsumer<Events>>,
     pub(super) plan: Plan,
     /// The partitions that there were when the group was joined.
@@ -78,8 +80,7 @@ pub(super) struct Member {
     pub(super) failure: Option<Error>,
     pub(super) brokers_away: bool,
     pub(super) missing_since: Option<Instant>,
-    pub(super) first_turn: usize,
-    /// When every queue is looked into, whatever the client said of it.
+    /// When the queue is looked into, whatever the client said of it.
     pub(super) next_look: Instant,
     pub(super) packer: Packer,
     pub(super) batch: Vec<Packed>,
@@ -147,6 +148,7 @@ impl Member {
         let next_commit = Instant::now() + plan.config.commit_interval;
         Ok(Self {
             owned: Vec::new(),
+            queue: Queue::new(&consumer, &plan.shared),
             consumer,
             plan,
             subscribed: HashSet::new(),
@@ -160,7 +162,6 @@ impl Member {
             failure: None,
             brokers_away: false,
             missing_since: None,
-            first_turn: 0,
             next_look: Instant::now(),
             packer: Packer::default(),
             batch: Vec::new(),

@@ -1,4 +1,4 @@
-//! The client's queue of one partition, read by the batch call of the C client.
+//! What the client has read ahead, read by the batch call of the C client.
 //!
 //! The wrapper takes records one by one, each as an event with locks, clocks and an allocation of
 //! its own; the batch call takes hundreds under one. This is the only module of the workspace
@@ -9,8 +9,11 @@
 //!   A [`Queue`] owns those it took, and the client.
 //! - Key, value and headers of a record live as long as the record. A [`Record`] borrows the
 //!   queue, which destroys a record no earlier than the next one is asked for.
-//! - The queue of a partition holds records and errors of that partition alone. Rebalances,
-//!   which the batch call would swallow, are in the client's main queue.
+//! - What comes to the queue of a partition goes where that is forwarded to, in its order, what it
+//!   held before first; one that the program has forwarded the client does not forward by itself. It
+//!   holds records and errors of that partition alone. Rebalances, which the batch call would
+//!   swallow, are in the client's main queue.
+//! - Records of an assignment that has ended are not returned by the batch call.
 //! - A queue calls its callback under its lock, and takes that lock to remove it: once it is
 //!   removed it does not run, and its argument may go.
 #![allow(
@@ -29,7 +32,8 @@ use rdkafka::bindings::{
     rd_kafka_consume_batch_queue, rd_kafka_header_get_all, rd_kafka_headers_t,
     rd_kafka_message_destroy, rd_kafka_message_headers, rd_kafka_message_t,
     rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_forward,
-    rd_kafka_queue_get_partition, rd_kafka_queue_t, rd_kafka_t,
+    rd_kafka_queue_get_partition, rd_kafka_queue_new, rd_kafka_queue_t, rd_kafka_t,
+    rd_kafka_topic_name,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -40,9 +44,13 @@ use super::context::Events;
 use super::shared::Shared;
 
 /// How many records one call takes. Their memory is the client's, beside what it reads ahead.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 
-/// The records of one partition that the client has read ahead.
+/// The records that the client has read ahead, of all partitions whose [`Tap`] is open.
+///
+/// One for all of them, because the client asks a broker for all partitions at once that have room,
+/// and waits for the answer: with room for each by itself it would ask for those alone that have
+/// nothing new, and let the others wait with them.
 pub(super) struct Queue {
     native: NonNull<rd_kafka_queue_t>,
     /// Taken out of the client's queue, in reverse: the next one is the last.
@@ -52,7 +60,7 @@ pub(super) struct Queue {
     /// The argument of the callback. Aliased by C: reached through shared references alone.
     signal: Arc<Signal>,
     /// Keeps the client until the records and the queue are given back.
-    _consumer: Arc<BaseConsumer<Events>>,
+    consumer: Arc<BaseConsumer<Events>>,
 }
 
 /// What the client's thread does when the queue is no longer empty.
@@ -62,40 +70,64 @@ struct Signal {
 }
 
 impl Queue {
-    /// The queue of a partition, which from now on gets its records alone. `None` if there is no
-    /// such partition.
-    ///
-    /// There must be no other one of the partition: the two would share a callback.
-    pub(super) fn new(
-        consumer: &Arc<BaseConsumer<Events>>,
-        topic: &str,
-        partition: i32,
-        shared: &Arc<Shared>,
-    ) -> Option<Self> {
-        let name = CString::new(topic).ok()?;
-        let client = consumer.client().native_ptr();
-        // SAFETY: the client lives as long as `consumer`, and `name` ends with a zero. The queue
-        // that is returned counts as a reference, given back in `drop`.
-        let native = unsafe { rd_kafka_queue_get_partition(client, name.as_ptr(), partition) };
+    /// A queue without partitions.
+    pub(super) fn new(consumer: &Arc<BaseConsumer<Events>>, shared: &Arc<Shared>) -> Self {
+        // SAFETY: the client lives as long as `consumer`. The queue counts as a reference, given
+        // back in `drop`.
+        let native = unsafe { rd_kafka_queue_new(consumer.client().native_ptr()) };
         let queue = Self {
-            native: NonNull::new(native)?,
+            native: NonNull::new(native).expect("the client aborts where it has no memory"),
             taken: Vec::with_capacity(BATCH),
             current: None,
             signal: Arc::new(Signal {
-                // There may be something from before the callback was set.
                 filled: AtomicBool::new(true),
                 shared: Arc::clone(shared),
             }),
-            _consumer: Arc::clone(consumer),
+            consumer: Arc::clone(consumer),
         };
         let signal = Arc::as_ptr(&queue.signal).cast::<c_void>().cast_mut();
-        // SAFETY: the queue is one of a living client. No destination: it keeps its records. The
-        // callback's argument lives until `drop`, which removes the callback first.
-        unsafe {
-            rd_kafka_queue_forward(native, ptr::null_mut());
-            rd_kafka_queue_cb_event_enable(native, Some(filled), signal);
-        }
-        Some(queue)
+        // SAFETY: the queue is one of a living client. The callback's argument lives until `drop`,
+        // which removes the callback first.
+        unsafe { rd_kafka_queue_cb_event_enable(native, Some(filled), signal) };
+        queue
+    }
+
+    /// Has the records of a partition come here. `None` if there is no such partition.
+    ///
+    /// What is left of an earlier ownership of it is thrown away. There must be no other tap of the
+    /// partition: it would close this one when it is dropped.
+    pub(super) fn tap(&mut self, topic: &str, partition: i32) -> Option<Tap> {
+        self.taken.retain(|message| {
+            // SAFETY: one that was taken is a living record, until it is given back, below.
+            let is_left = unsafe { is_of(*message, topic, partition) };
+            if is_left {
+                // SAFETY: it leaves `taken`, so that nobody gives it back a second time.
+                unsafe { rd_kafka_message_destroy(message.as_ptr()) };
+            }
+            !is_left
+        });
+        let name = CString::new(topic).ok()?;
+        let client = self.consumer.client().native_ptr();
+        // SAFETY: the client lives as long as `consumer`, and `name` ends with a zero. The queue
+        // that is returned counts as a reference, given back when the tap is dropped.
+        let native = unsafe { rd_kafka_queue_get_partition(client, name.as_ptr(), partition) };
+        let mut tap = Tap {
+            native: NonNull::new(native)?,
+            is_open: false,
+            _consumer: Arc::clone(&self.consumer),
+        };
+        self.open(&mut tap);
+        Some(tap)
+    }
+
+    /// Has the records of a partition come here, those that it has kept first.
+    ///
+    /// The client closes a partition's way by itself, at some time after it was told that the
+    /// partition is not read any more. Opening what is open does no harm.
+    pub(super) fn open(&self, tap: &mut Tap) {
+        tap.is_open = true;
+        // SAFETY: two queues of one living client, as both keep it.
+        unsafe { rd_kafka_queue_forward(tap.native.as_ptr(), self.native.as_ptr()) };
     }
 
     /// The next record, if there is one. Gives back the one before.
@@ -116,10 +148,12 @@ impl Queue {
         self.signal.filled.store(true, Ordering::Release);
     }
 
-    /// Whether everything was handed out that was taken out of the client's queue. The client
-    /// counts as consumed what was taken.
-    pub(super) fn is_handed_out(&self) -> bool {
-        self.taken.is_empty()
+    /// Whether there is something of a partition that was taken out of the client's queue, which
+    /// counts as consumed for the client, and that was not handed out.
+    pub(super) fn has_taken(&self, topic: &str, partition: i32) -> bool {
+        // SAFETY: what was taken is a living record until it is given back.
+        let is_of = |message: &NonNull<_>| unsafe { is_of(*message, topic, partition) };
+        self.taken.iter().any(is_of)
     }
 
     /// Takes records out of the client's queue, without waiting for any.
@@ -159,13 +193,56 @@ impl Drop for Queue {
             self.give_back();
             self.current = self.taken.pop();
         }
-        // SAFETY: the reference of `new`, given back once. The client lives: `_consumer` is
+        // SAFETY: the reference of `new`, given back once. The client lives: `consumer` is
         // dropped after this. The callback is removed before `signal` is dropped.
         unsafe {
             rd_kafka_queue_cb_event_enable(self.native.as_ptr(), None, ptr::null_mut());
             rd_kafka_queue_destroy(self.native.as_ptr());
         }
     }
+}
+
+/// The way of a partition's records into a [`Queue`]. Closed, the client keeps them for the
+/// partition, as many as it reads ahead; what has come before goes on.
+pub(super) struct Tap {
+    native: NonNull<rd_kafka_queue_t>,
+    is_open: bool,
+    /// Keeps the client until the partition's queue is given back.
+    _consumer: Arc<BaseConsumer<Events>>,
+}
+
+impl Tap {
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub(super) fn close(&mut self) {
+        self.is_open = false;
+        // SAFETY: a queue of a living client, which keeps its records.
+        unsafe { rd_kafka_queue_forward(self.native.as_ptr(), ptr::null_mut()) };
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.close();
+        // SAFETY: the reference of `Queue::tap`, given back once. The client lives: `_consumer` is
+        // dropped after this.
+        unsafe { rd_kafka_queue_destroy(self.native.as_ptr()) };
+    }
+}
+
+/// Whether a record is of a partition.
+///
+/// # Safety
+///
+/// The record was not given back.
+unsafe fn is_of(message: NonNull<rd_kafka_message_t>, topic: &str, partition: i32) -> bool {
+    let record = Record {
+        message,
+        owner: PhantomData,
+    };
+    record.partition() == partition && record.is_of_topic(topic)
 }
 
 /// Called by a thread of the client, which holds the queue's lock.
@@ -176,6 +253,9 @@ unsafe extern "C" fn filled(_: *mut rd_kafka_t, signal: *mut c_void) {
     signal.filled.store(true, Ordering::Release);
     signal.shared.wake_thread();
 }
+
+/// The client's handle of a topic, and a partition of it.
+pub(super) type Place = (usize, i32);
 
 /// A record, or an error in its place, for as long as its owner keeps it.
 #[derive(Clone, Copy)]
@@ -196,6 +276,24 @@ impl<'a> Record<'a> {
 
     pub(super) fn partition(self) -> i32 {
         self.fields().partition
+    }
+
+    /// A partition, told from those of all other records that are there.
+    pub(super) fn place(self) -> Place {
+        (self.fields().rkt as usize, self.fields().partition)
+    }
+
+    pub(super) fn is_of_no_topic(self) -> bool {
+        self.fields().rkt.is_null()
+    }
+
+    pub(super) fn is_of_topic(self, topic: &str) -> bool {
+        if self.is_of_no_topic() {
+            return false;
+        }
+        // SAFETY: the topic of a living record lives, with its name, which ends with a zero.
+        let name = unsafe { CStr::from_ptr(rd_kafka_topic_name(self.fields().rkt)) };
+        name.to_bytes() == topic.as_bytes()
     }
 
     pub(super) fn offset(self) -> i64 {

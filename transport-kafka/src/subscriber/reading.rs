@@ -1,32 +1,41 @@
 //! Reading: from the client's queues into the subscriber's.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use polybus_core::transport::AckToken;
 use polybus_core::{ErrorKind, Topic};
-use rdkafka::Message;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 
 use super::member::{LONGEST_SLEEP, Member};
 use super::packed::{Packed, Packer};
-use super::queue::{Queue, Record};
+use super::queue::{BATCH, Place, Record, Tap};
 use super::shared::Room;
 use crate::client::TOPIC_APPEARS_WITHIN;
 use crate::error::code_of;
 
-/// How many records of one partition are taken in a row while others may have some too.
-const TURN: usize = 500;
-
 /// A partition that is this member's.
 pub(super) struct Owned {
-    pub(super) queue: Queue,
+    pub(super) tap: Tap,
     pub(super) records: Records,
+    /// What has come, and may not be delivered before something of the partition is settled. Not
+    /// more than the client had read ahead: the tap is closed meanwhile.
+    pub(super) waiting: VecDeque<Packed>,
+    /// Something of it may be delivered, for all that was known when the last read began.
+    pub(super) may_read: bool,
     /// The position that the server has of it, as far as this member has written it.
     pub(super) committed: Option<u64>,
     /// An error has come in place of a record, and no record since. For the client its place is
     /// consumed, whatever may still come from there.
     pub(super) failed: bool,
+}
+
+impl Owned {
+    fn is(&self, record: Record<'_>) -> bool {
+        self.records.partition == record.partition()
+            && record.is_of_topic(self.records.topic.name())
+    }
 }
 
 /// Takes the records of a partition over from the client.
@@ -60,85 +69,128 @@ impl Records {
 }
 
 impl Member {
-    /// Reads from the partitions while there is room, each in its turn. Returns whether there
-    /// was anything.
+    /// Reads a batch if there is room. Returns whether there was anything, and may be more.
     pub(super) fn read(&mut self) -> bool {
         self.look_again_if_due();
         let mut room = self.plan.shared.room();
-        let mut read_some = false;
-        for turn in 0..self.owned.len() {
-            if room.events == 0 || room.bytes == 0 {
-                break;
-            }
-            let index = (self.first_turn + turn) % self.owned.len();
-            let source = self.owned[index].records.source;
-            if self.plan.shared.may_read(source) {
-                read_some |= self.read_partition(index, &mut room);
-            }
+        self.go_on_with_waiting(&mut room);
+        let (read_some, error) = self.read_batch(&mut room);
+        if let Some(code) = error {
+            self.fail(&KafkaError::MessageConsumption(code));
         }
-        self.first_turn = self.first_turn.wrapping_add(1);
         if read_some {
             self.brokers_away = false;
             self.missing_since = None;
         }
+        let is_to_go_on = read_some || error.is_some() || !self.batch.is_empty();
         self.plan.shared.push(&mut self.batch);
-        read_some
+        is_to_go_on
     }
 
-    /// Reads a turn of one partition. Returns whether there was anything.
-    fn read_partition(&mut self, index: usize, room: &mut Room) -> bool {
-        let Owned {
+    /// Takes what has waited of partitions that may be read on, and then lets them flow again.
+    fn go_on_with_waiting(&mut self, room: &mut Room) {
+        for owned in &mut self.owned {
+            owned.may_read = self.plan.shared.may_read(owned.records.source);
+            if !owned.may_read {
+                continue;
+            }
+            for _ in 0..BATCH {
+                if room.is_none() {
+                    return;
+                }
+                let Some(packed) = owned.waiting.pop_front() else {
+                    break;
+                };
+                room.take(&packed);
+                self.batch.push(packed);
+            }
+            if owned.waiting.is_empty() && !owned.tap.is_open() {
+                self.queue.open(&mut owned.tap);
+                self.queue.look_again();
+            }
+        }
+    }
+
+    /// Reads what one call of the client gives, or an earlier one has left. Returns whether there was
+    /// anything, and the error that stood in place of a record.
+    fn read_batch(&mut self, room: &mut Room) -> (bool, Option<RDKafkaErrorCode>) {
+        let Self {
             queue,
-            records,
-            failed,
+            owned,
+            packer,
+            batch,
             ..
-        } = &mut self.owned[index];
+        } = self;
         let mut read_some = false;
-        let mut error = None;
-        for _ in 0..TURN.min(room.events) {
+        // Records come in runs of one partition. The client's handle of a topic is that of no
+        // other one as long as there are records of it, which there are within a batch.
+        let mut run: Option<(Place, usize)> = None;
+        for _ in 0..BATCH {
+            if room.is_none() {
+                break;
+            }
             let Some(record) = queue.next() else {
                 break;
             };
-            error = record.error();
-            *failed = error.is_some();
-            if *failed {
-                break;
+            let place = record.place();
+            let known = run.filter(|(of, _)| *of == place).map(|(_, index)| index);
+            let index = known.or_else(|| owned.iter().position(|owned| owned.is(record)));
+            let error = record.error();
+            let Some(index) = index else {
+                if error.is_some() && record.is_of_no_topic() {
+                    return (read_some, error);
+                }
+                // Of a partition that is not ours any more.
+                read_some = true;
+                continue;
+            };
+            run = Some((place, index));
+            let owned = &mut owned[index];
+            owned.failed = error.is_some();
+            if error.is_some() {
+                return (read_some, error);
             }
             read_some = true;
-            if let Some(packed) = records.pack(record, &mut self.packer) {
-                room.events -= 1;
-                room.bytes = room.bytes.saturating_sub(packed.size());
-                self.batch.push(packed);
-            }
-            if room.bytes == 0 {
-                break;
+            let Some(packed) = owned.records.pack(record, packer) else {
+                continue;
+            };
+            if owned.may_read && owned.waiting.is_empty() {
+                room.take(&packed);
+                batch.push(packed);
+            } else {
+                if owned.tap.is_open() {
+                    owned.tap.close();
+                }
+                owned.waiting.push_back(packed);
             }
         }
-        if let Some(code) = error {
-            self.fail(&KafkaError::MessageConsumption(code));
-        }
-        read_some
+        (read_some, None)
     }
 
-    /// Looks into every queue now and then, whatever the client said of it: this bounds what a
-    /// lost wake-up could cost.
+    /// Looks into the queue now and then, whatever the client said of it, and opens what is to be
+    /// open: this bounds what a lost wake-up could cost, and one way that the client closed late.
     fn look_again_if_due(&mut self) {
         let now = Instant::now();
         if now >= self.next_look {
             self.next_look = now + LONGEST_SLEEP;
-            self.owned.iter().for_each(|owned| owned.queue.look_again());
+            let taps = self.owned.iter_mut().map(|owned| &mut owned.tap);
+            taps.filter(|tap| tap.is_open())
+                .for_each(|tap| self.queue.open(tap));
+            self.queue.look_again();
         }
     }
 
     /// Takes a record that came through the main queue, where none is expected.
     pub(super) fn take(&mut self, message: &BorrowedMessage<'_>) {
-        let owner = self.owned.iter_mut().find(|owned| {
-            owned.records.partition == message.partition()
-                && owned.records.topic.name() == message.topic()
-        });
         let record = Record::of(message);
-        let packed = owner.and_then(|owner| owner.records.pack(record, &mut self.packer));
-        self.batch.extend(packed);
+        let Some(owned) = self.owned.iter_mut().find(|owned| owned.is(record)) else {
+            return;
+        };
+        let packed = owned.records.pack(record, &mut self.packer);
+        match owned.waiting.is_empty() {
+            true => self.batch.extend(packed),
+            false => owned.waiting.extend(packed),
+        }
     }
 
     /// What follows from an error of the client: mostly nothing, since it goes on by itself.

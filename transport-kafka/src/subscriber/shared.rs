@@ -89,6 +89,18 @@ pub(super) struct Room {
     pub(super) bytes: u64,
 }
 
+impl Room {
+    pub(super) fn is_none(self) -> bool {
+        self.events == 0 || self.bytes == 0
+    }
+
+    /// Counts a record, of which the last one may be larger than what was left.
+    pub(super) fn take(&mut self, record: &Packed) {
+        self.events -= 1;
+        self.bytes = self.bytes.saturating_sub(record.size());
+    }
+}
+
 /// What is there to be received.
 pub(super) enum Received {
     Records(Vec<(Topic, Packed)>),
@@ -336,7 +348,7 @@ impl Shared {
             events: self.limits.events.saturating_sub(state.queue.len()),
             bytes: self.limits.bytes.saturating_sub(state.bytes),
         };
-        state.wants.room = room.events == 0 || room.bytes == 0;
+        state.wants.room = room.is_none();
         state.wants.progress = false;
         room
     }
