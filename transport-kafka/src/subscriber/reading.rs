@@ -123,7 +123,7 @@ impl Member {
         } = self;
         let mut read_some = false;
         // Records come in runs of one partition. The client's handle of a topic is that of no
-        // other one as long as there are records of it, which there are within a batch.
+        // other one as long as a partition of it is ours.
         let mut run: Option<(Place, usize)> = None;
         for _ in 0..BATCH {
             if room.is_none() {
