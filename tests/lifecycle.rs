@@ -14,10 +14,12 @@ use polybus::transport::{
     Subscriber, Subscription as Membership, Transport, TransportConfig, TransportFactory,
 };
 use polybus::{
-    Bus, Config, Error, ErrorKind, RawEvent, Result, Start, State, Subscription, SubscriptionState,
+    Bus, Config, Context, Error, ErrorKind, RawEvent, Result, Start, State, Subscription,
+    SubscriptionState,
 };
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
 
 fn config(settings: &str) -> Config {
     let config = format!(
@@ -395,6 +397,36 @@ async fn one_subscription_stops_and_the_bus_and_its_others_go_on() {
         assert_eq!(handled.all(), ["o1", "u1", "o2"]);
     };
     bus.run_until(stopping).await.unwrap();
+}
+
+/// The handler may see the stop, and make room, before the subscription does: that is chance, so
+/// it is done many times.
+#[tokio::test]
+async fn a_handler_that_ends_by_the_stop_makes_room_for_nothing() {
+    async fn until_the_stop(event: RawEvent, handled: State<Handled>, context: Context) {
+        note(event, handled).await;
+        context.stopping().cancelled().await;
+    }
+    for _ in 0..100 {
+        let bus = Bus::builder().config(config("concurrency = 1"));
+        let (bus, handled) = (bus.build().await.unwrap(), Handled::default());
+        let subscription = bus.subscribe("sub").state(handled.clone());
+        let subscription = subscription.on_any(until_the_stop).start().await.unwrap();
+        publish(&bus, "user.updated", "runs").await;
+        publish(&bus, "user.updated", "waits").await;
+        let both_are_there = async {
+            while handled.all().is_empty() || subscription.counts().received < 2 {
+                yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), both_are_there)
+            .await
+            .expect("both are received, and one is handled");
+        let report = bus.close("30s").await.unwrap();
+        assert_eq!(handled.all(), ["runs"], "nothing starts after the stop");
+        assert_eq!(report.subscriptions[0].counts.handled, 1);
+        report.into_result().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

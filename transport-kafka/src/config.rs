@@ -134,9 +134,9 @@ pub struct KafkaConfig {
     #[serde(deserialize_with = "size")]
     pub buffer_bytes: u64,
     /// How many bytes the client reads ahead, for all partitions of a subscription together: it asks
-    /// for more as long as it has less, so that one answer of a broker may come on top. More costs
-    /// memory, and time: what waits long has left the processor's caches when it is handled. Default:
-    /// 4 MiB.
+    /// for more as long as it has less, so that one answer of a broker may come on top. A partition at
+    /// its `unsettled_limit` has as much for itself. More costs memory, and time: what waits long has
+    /// left the processor's caches when it is handled. Default: 4 MiB.
     #[serde(deserialize_with = "size")]
     pub fetch_buffer: u64,
     /// How many deliveries of one partition may stand behind one that is not settled; then the
