@@ -42,6 +42,25 @@ async fn events_gather_while_a_batch_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_comes_back_lets_no_small_one_leave_beside_others() {
+    let fake = Fake::gated();
+    let bus = fake.bus("batch = { max_wait = '1h' }").await;
+    let events = (0..100).map(|id| bus.enqueue(event(id)).unwrap());
+    let mut pending: Vec<_> = events.collect();
+    fake.called(2).await;
+    fake.let_through(1);
+    pending.remove(0).await.unwrap();
+    // The clock goes on when nobody has anything to do.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(sizes(&fake), [1, 64]);
+    fake.let_through(2);
+    for receipt in join_all(pending).await {
+        receipt.unwrap();
+    }
+    assert_eq!(sizes(&fake), [1, 64, 35]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_batch_leaves_beside_others_up_to_their_limit() {
     let fake = Fake::gated();
     let route = "batch = { max_events = 4, max_wait = '1h', max_concurrent_batches = 3 }";
@@ -91,6 +110,28 @@ async fn what_gathered_for_max_wait_leaves_beside_the_batch_that_is_out() {
         "twice the wait at most"
     );
     assert_eq!(sizes(&fake), [1, 2]);
+    fake.let_through(2);
+    for receipt in join_all(pending).await {
+        receipt.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_while_no_batch_might_leave_waits_no_longer_than_max_wait_once_one_may() {
+    let fake = Fake::gated();
+    let route = "batch = { max_events = 4, max_wait = '5ms', max_concurrent_batches = 2 }";
+    let bus = fake.bus(route).await;
+    let mut pending: Vec<_> = (0..5).map(|id| bus.enqueue(event(id)).unwrap()).collect();
+    fake.called(2).await;
+    assert_eq!(sizes(&fake), [1, 4]);
+    // Nothing waits any more, so nobody watches.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    pending.extend((5..7).map(|id| bus.enqueue(event(id)).unwrap()));
+    fake.let_through(1);
+    pending.remove(0).await.unwrap();
+    assert_eq!(sizes(&fake), [1, 4]);
+    tokio::time::sleep(Duration::from_millis(11)).await;
+    assert_eq!(sizes(&fake), [1, 4, 2], "twice the wait at most");
     fake.let_through(2);
     for receipt in join_all(pending).await {
         receipt.unwrap();

@@ -124,8 +124,8 @@ impl PublishConfig {
 /// How events are gathered into batches: `batch = { .. }` of a route.
 ///
 /// An event that comes while nothing is out leaves at once. While a batch is out, events gather,
-/// and the next batch leaves when one comes back, when it is full, when it has as many events as are
-/// out and at least 64, or when its first event has waited for `max_wait`.
+/// and the next batch leaves when nothing is out any more, when it is full, when it has as many events
+/// as are out and at least 64, or when its first event has waited for `max_wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

@@ -128,7 +128,8 @@ impl Flight {
         let mut batches = Vec::new();
         let mut state = pipeline.lock();
         state.settle(&batch, |index| again.binary_search(&index).is_ok());
-        state.ready(batch.group, true, &mut batches);
+        state.ready(batch.group, false, &mut batches);
+        pipeline.watch_locked(&mut state, batch.group);
         drop(state);
         let (group, route) = (batch.group, Arc::clone(&batch.route));
         let mut done = Done::default();
@@ -196,7 +197,8 @@ impl Drop for Flight {
         let mut state = pipeline.lock();
         state.settle(&batch, |_| false);
         if !pipeline.shared.cut.is_cancelled() {
-            state.ready(batch.group, true, &mut batches);
+            state.ready(batch.group, false, &mut batches);
+            pipeline.watch_locked(&mut state, batch.group);
         }
         drop(state);
         let mut done = Done::default();

@@ -114,7 +114,8 @@ impl Batch {
 
 /// So many events leave beside the batches that are out, if no more are out than that. Beside more,
 /// as many leave as are out: so callers that wait for their events share two or three batches of a
-/// good size, and neither the server nor they are without work.
+/// good size, and neither the server nor they are without work. That one of several batches came back
+/// is no reason to send a small one in its place: each would then be as small as the one before.
 const WORTH_A_BATCH: usize = 64;
 
 /// Events that share batches.
@@ -163,7 +164,7 @@ impl Group {
                 && self.bytes_out < limits.max_concurrent_bytes)
     }
 
-    /// Whether a batch leaves without one coming back.
+    /// Whether a batch leaves, if it may.
     pub(super) fn is_due(&self) -> bool {
         let limits = &self.route.batch;
         self.in_flight == 0

@@ -179,6 +179,11 @@ impl Pipeline {
         let mut batches = Vec::new();
         state.ready(group, false, &mut batches);
         self.start(batches);
+        self.watch_locked(state, group);
+    }
+
+    /// Sees to it that what gathers leaves after `max_wait`, if it may.
+    fn watch_locked(self: &Arc<Self>, state: &mut State, group: u32) {
         let waiting = state.at(group);
         if waiting.is_waiting() && waiting.has_capacity() && !waiting.watched {
             waiting.watched = true;

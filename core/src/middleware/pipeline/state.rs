@@ -129,11 +129,10 @@ impl State {
         self.keys.slot(entry.meta.slot)
     }
 
-    /// Takes the next batch of a group, if one may leave: `returned` says that one came back or
-    /// that the wait is over.
-    pub(super) fn take(&mut self, group: u32, returned: bool) -> Option<Batch> {
+    /// Takes the next batch of a group, if one may leave: `overdue` says that the wait is over.
+    pub(super) fn take(&mut self, group: u32, overdue: bool) -> Option<Batch> {
         let waiting = self.at(group);
-        if !waiting.is_waiting() || !waiting.has_capacity() || !(returned || waiting.is_due()) {
+        if !waiting.is_waiting() || !waiting.has_capacity() || !(overdue || waiting.is_due()) {
             return None;
         }
         let capacity = waiting.queue.len() + waiting.sets.front().map_or(0, Vec::len);
@@ -280,9 +279,9 @@ impl State {
     }
 
     /// Batches that may leave: of a group, and of those that got something out of a lane.
-    pub(super) fn ready(&mut self, group: u32, returned: bool, out: &mut Vec<Batch>) {
-        let mut returned = returned;
-        while let Some(batch) = self.take(group, std::mem::take(&mut returned)) {
+    pub(super) fn ready(&mut self, group: u32, overdue: bool, out: &mut Vec<Batch>) {
+        let mut overdue = overdue;
+        while let Some(batch) = self.take(group, std::mem::take(&mut overdue)) {
             out.push(batch);
         }
         while let Some(woken) = self.woken.pop() {

@@ -124,7 +124,7 @@ fn no_batch_leaves_beside_too_many_bytes() {
     assert_eq!(sizes, [1, 2, 2], "with a byte for each event");
     state.settle(&batches[1], |_| false);
     let mut next = Vec::new();
-    state.ready(0, true, &mut next);
+    state.ready(0, false, &mut next);
     assert_eq!(next.iter().map(Batch::len).collect::<Vec<_>>(), [2]);
     assert!(state.take(0, true).is_none(), "5 bytes are out");
 }
