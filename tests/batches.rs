@@ -1,6 +1,9 @@
 //! Handlers that take several events at once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "batches/lost.rs"]
+mod lost;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -304,6 +307,27 @@ async fn order_holds_between_batch_and_single_handlers() {
     bus.settle().await;
     let expected: [&[&str]; 3] = [&["a1", "a2"], &["a left"], &["a3"]];
     assert_eq!(calls.all(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_for_another_handler_does_not_make_a_batch_wait_longer() {
+    type Called = Arc<Mutex<Option<Instant>>>;
+    async fn when(_: Batch<Seen>, State(called): State<Called>) {
+        *called.lock().unwrap() = Some(Instant::now());
+    }
+    async fn left(_: Payload<Left>) {}
+    let bus = test_bus().await;
+    let called = Called::default();
+    let subscription = bus.subscribe("index").state(called.clone());
+    let subscription = subscription.on_batch(when).on(left).batch(10, "50ms");
+    subscription.start().await.unwrap();
+    let began = Instant::now();
+    publish(&bus, &["a1"]).await;
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    bus.publish(Left { id: "b".into() }).await.unwrap();
+    bus.settle().await;
+    let waited = called.lock().unwrap().unwrap() - began;
+    assert!((50..60).contains(&waited.as_millis()), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -250,6 +250,10 @@ pub(crate) fn unreadable(event: &Event, why: &str) -> Error {
 /// `application/json`, `text/json` and everything with the suffix `+json`, parameters aside
 /// (CloudEvents JSON format, section 3.1).
 pub(crate) fn is_json(content_type: &str) -> bool {
+    // Mostly it is spelled like this.
+    if content_type == "application/json" {
+        return true;
+    }
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let Some((_, subtype)) = media_type.split_once('/') else {
         return false;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -64,7 +65,7 @@ impl<'a, T> IntoIterator for &'a Batch<T> {
 
 /// One call of a batch handler, which extractors take their values from.
 pub struct BatchCall<'a, S> {
-    entries: &'a [(&'a Delivery, CallInfo)],
+    entries: &'a [(&'a Delivery, Arc<CallInfo>)],
     state: &'a S,
     /// What could not be extracted, by index.
     rejected: RefCell<BTreeMap<usize, Error>>,
@@ -113,7 +114,7 @@ impl<S, T: EventData + DeserializeOwned> FromBatch<S> for Batch<T> {
                     payload,
                     event,
                     headers: delivery.headers().clone(),
-                    context: Context::new(info.clone(), delivery),
+                    context: Context::new(Arc::clone(info), delivery),
                 }),
                 Err(error) => {
                     call.rejected.borrow_mut().insert(index, error);
@@ -269,7 +270,7 @@ pub(crate) struct StartedBatch {
 /// A batch handler with its state, of any type.
 pub(crate) trait ErasedBatchHandler: Send + Sync {
     /// Starts the handler. A panic while it starts is a failure like any other.
-    fn call(&self, entries: &[(&Delivery, CallInfo)]) -> Result<StartedBatch, Failure>;
+    fn call(&self, entries: &[(&Delivery, Arc<CallInfo>)]) -> Result<StartedBatch, Failure>;
 }
 
 struct WithState<H, S, Args> {
@@ -284,7 +285,7 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    fn call(&self, entries: &[(&Delivery, CallInfo)]) -> Result<StartedBatch, Failure> {
+    fn call(&self, entries: &[(&Delivery, Arc<CallInfo>)]) -> Result<StartedBatch, Failure> {
         let call = BatchCall {
             entries,
             state: &self.state,

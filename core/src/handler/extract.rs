@@ -203,13 +203,13 @@ impl<S> FromDelivery<S> for Headers {
 /// Where the event came from, which attempt this is, and whether the subscription is stopping.
 #[derive(Debug, Clone)]
 pub struct Context {
-    info: CallInfo,
+    info: Arc<CallInfo>,
     topic: Topic,
     position: Position,
 }
 
 impl Context {
-    pub(super) fn new(info: CallInfo, delivery: &Delivery) -> Self {
+    pub(super) fn new(info: Arc<CallInfo>, delivery: &Delivery) -> Self {
         Self {
             info,
             topic: delivery.topic().clone(),
@@ -258,6 +258,6 @@ impl Context {
 
 impl<S> FromDelivery<S> for Context {
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        Ok(Self::new(call.info().clone(), call.delivery()))
+        Ok(Self::new(Arc::new(call.info().clone()), call.delivery()))
     }
 }

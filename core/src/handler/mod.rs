@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 
 pub use acknowledge::Acknowledge;
 pub(crate) use acknowledge::Later;
-pub(crate) use batch::all_failed;
 pub use batch::{Batch, BatchCall, BatchHandler, Entry, FromBatch, IntoVerdicts};
+pub(crate) use batch::{StartedBatch, all_failed};
 pub use classify::{Classifiers, ErrorClass, Retryable};
 pub use extract::{Call, CallInfo, Context, FromDelivery, FromRef, Payload, RawEvent, State};
 pub use set::{HandlerSet, HandlerSetBuilder};

@@ -12,7 +12,11 @@ use super::job::Job;
 use super::lanes::LaneId;
 use crate::handler::{Failure, Handled, all_failed};
 use crate::time::IntoDuration;
+use crate::transport::Delivery;
 use crate::{Error, ErrorKind, Result};
+
+/// For how many deliveries room is made before they come.
+const MOST_ROOM: usize = 1024;
 
 /// When a batch of events is handed to its handler: when it is full, or when its first event
 /// has waited for so long.
@@ -60,6 +64,8 @@ pub(super) struct Batches {
     collecting: Vec<Collecting>,
     /// Those that wait for a place to run.
     collected: VecDeque<Collected>,
+    /// One of which no jobs were made, while nothing is at work in any lane.
+    loose: Option<LooseBatch>,
 }
 
 #[derive(Debug)]
@@ -67,6 +73,25 @@ struct Collecting {
     batch: Collected,
     lanes: HashSet<LaneId, RandomState>,
     due: Instant,
+}
+
+/// Deliveries for one call of a handler, of which no jobs were made. They are in no lane.
+#[derive(Debug)]
+pub(super) struct LooseBatch {
+    /// The handler, by its index.
+    pub(super) handler: usize,
+    pub(super) deliveries: Vec<Loose>,
+    pub(super) due: Instant,
+}
+
+/// A delivery of which no job was made.
+#[derive(Debug)]
+pub(super) struct Loose {
+    /// The source it came from, by index.
+    pub(super) source: usize,
+    /// The number of its arrival.
+    pub(super) arrival: u64,
+    pub(super) delivery: Delivery,
 }
 
 /// Jobs for one call of a handler.
@@ -83,12 +108,13 @@ impl Batches {
             limits,
             collecting: Vec::new(),
             collected: VecDeque::new(),
+            loose: None,
         }
     }
 
     /// Adds a job to the batch of a handler. Whether there is room for another one.
     pub(super) fn push(&mut self, handler: usize, job: Job) -> bool {
-        let index = self.open(handler);
+        let index = self.open(handler, None);
         let collecting = &mut self.collecting[index];
         collecting.lanes.extend(job.lane);
         collecting.batch.jobs.push(job);
@@ -100,8 +126,54 @@ impl Batches {
         !full
     }
 
+    /// Adds the jobs of what was loose.
+    pub(super) fn push_bound(&mut self, handler: usize, jobs: Vec<Job>, due: Instant) {
+        self.open(handler, Some(due));
+        for job in jobs {
+            self.push(handler, job);
+        }
+    }
+
+    /// Adds a batch that takes no more in.
+    pub(super) fn push_collected(&mut self, batch: Collected) {
+        self.collected.push_back(batch);
+    }
+
+    /// Whether a delivery for a handler may be loose, as far as batches go.
+    pub(super) fn takes_loose(&self, handler: usize) -> bool {
+        self.collecting.is_empty() && self.loose_handler().is_none_or(|loose| loose == handler)
+    }
+
+    /// The handler that the loose deliveries are for, if there are any.
+    pub(super) fn loose_handler(&self) -> Option<usize> {
+        self.loose.as_ref().map(|loose| loose.handler)
+    }
+
+    /// Adds a delivery to the loose ones of a handler. Whether there is room for another one.
+    pub(super) fn push_loose(&mut self, handler: usize, delivery: Loose) -> bool {
+        let limits = self.limits;
+        let loose = self.loose.get_or_insert_with(|| LooseBatch {
+            handler,
+            deliveries: Vec::with_capacity(limits.max_events.min(MOST_ROOM)),
+            due: Instant::now() + limits.max_wait,
+        });
+        loose.deliveries.push(delivery);
+        loose.deliveries.len() < limits.max_events
+    }
+
+    /// Takes out the loose deliveries.
+    pub(super) fn take_loose(&mut self) -> Option<LooseBatch> {
+        self.loose.take()
+    }
+
+    pub(super) fn is_loose_due(&self) -> bool {
+        self.loose
+            .as_ref()
+            .is_some_and(|loose| loose.due <= Instant::now())
+    }
+
     /// The batch of a handler that takes more in, a new one if there is none.
-    fn open(&mut self, handler: usize) -> usize {
+    fn open(&mut self, handler: usize, due: Option<Instant>) -> usize {
         let known = self
             .collecting
             .iter()
@@ -113,7 +185,7 @@ impl Batches {
                     jobs: Vec::new(),
                 },
                 lanes: HashSet::default(),
-                due: Instant::now() + self.limits.max_wait,
+                due: due.unwrap_or_else(|| Instant::now() + self.limits.max_wait),
             });
             self.collecting.len() - 1
         })
@@ -126,12 +198,13 @@ impl Batches {
     }
 
     pub(super) fn is_collecting(&self) -> bool {
-        !self.collecting.is_empty()
+        !self.collecting.is_empty() || self.loose.is_some()
     }
 
     /// Waits until the first of the batches is due; forever if there is none. Cancel safe.
     pub(super) async fn due(&self) {
-        match self.collecting.iter().map(|it| it.due).min() {
+        let loose = self.loose.iter().map(|it| it.due);
+        match self.collecting.iter().map(|it| it.due).chain(loose).min() {
             Some(due) => sleep_until(due).await,
             None => std::future::pending().await,
         }
@@ -152,7 +225,7 @@ impl Batches {
         self.collected.pop_front()
     }
 
-    /// Takes out all jobs.
+    /// Takes out all jobs. Loose deliveries have none.
     pub(super) fn drain(&mut self) -> Vec<Job> {
         let collecting = self.collecting.drain(..).map(|it| it.batch);
         let batches = self.collected.drain(..).chain(collecting);
@@ -182,12 +255,21 @@ impl Future for RunningBatch {
     type Output = (Vec<Job>, Vec<Handled>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(context)));
-        let handled = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(handled)) => handled,
-            Err(panic) => all_failed(&Failure::from_panic(&*panic), self.jobs.len()),
-        };
-        Poll::Ready((std::mem::take(&mut self.jobs), handled))
+        let count = self.jobs.len();
+        poll_call(&mut self.future, count, context)
+            .map(|handled| (std::mem::take(&mut self.jobs), handled))
     }
+}
+
+/// Polls the call of a handler of so many entries. A panic is a failure of each.
+pub(super) fn poll_call(
+    call: &mut BoxFuture<'static, Vec<Handled>>,
+    count: usize,
+    context: &mut Context<'_>,
+) -> Poll<Vec<Handled>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
+    polled.unwrap_or_else(|panic| {
+        let failure = Failure::from_panic(&*panic);
+        Poll::Ready(all_failed(&failure, count))
+    })
 }

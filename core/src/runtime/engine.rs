@@ -3,6 +3,7 @@ mod batching;
 mod claiming;
 mod decide;
 mod deferring;
+mod loose;
 mod rules;
 mod stopping;
 mod suspects;
@@ -339,6 +340,7 @@ impl Engine {
         tracing::trace!(subscription = %self.name, topic = %delivery.topic(),
             position = %delivery.position(), event_type = delivery.event().ok().map(crate::Event::event_type),
             event_id = delivery.event().ok().map(crate::Event::id), "received");
+        self.bind_loose();
         self.window.hold(&delivery);
         let lane = self.lane(source, &delivery);
         let mut job = new_job(source, arrival, delivery);

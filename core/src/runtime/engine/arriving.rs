@@ -19,6 +19,7 @@ use crate::handler::{
     Verdict,
 };
 use crate::runtime::Progress;
+use crate::runtime::batch::Loose;
 use crate::runtime::job::{Job, Task, Trial, Working};
 use crate::transport::{Delivery, Settlement};
 
@@ -57,6 +58,9 @@ enum Called {
 impl Engine {
     /// Starts what may start: first the jobs that were here before, then what has come since.
     pub(super) fn start_work(&mut self, context: &mut Context<'_>) {
+        if self.batches.is_loose_due() {
+            self.start_loose(context);
+        }
         self.start_ready(context);
         while let Some(arrived) = self.arrived.pop_front() {
             self.take_in(arrived, context);
@@ -99,8 +103,12 @@ impl Engine {
                 AtOnce::Acknowledged => acknowledged += 1,
                 AtOnce::Called(called) => self.go_on(source, arrival, delivery, called),
                 AtOnce::InBatch(handler) => {
-                    let job = self.occupy(source, arrival, delivery);
-                    self.collect(handler, job);
+                    let delivery = Loose {
+                        source,
+                        arrival,
+                        delivery,
+                    };
+                    self.collect_arrived(handler, delivery, context);
                 }
                 AtOnce::Untried => self.accept(source, arrival, delivery),
             }
@@ -130,10 +138,15 @@ impl Engine {
         if !may_start {
             return AtOnce::Untried;
         }
-        let handler = match handlers.find_next(event, last) {
-            Some((_, Registered::One(handler))) => handler,
-            Some((handler, Registered::Batch(_))) => return AtOnce::InBatch(handler),
-            None => return AtOnce::Untried,
+        let Some((index, handler)) = handlers.find_next(event, last) else {
+            return AtOnce::Untried;
+        };
+        // What is loose is in no lane, where another handler would see that it is at work.
+        if self.batches.loose_handler().is_some_and(|it| it != index) {
+            return AtOnce::Untried;
+        }
+        let Registered::One(handler) = handler else {
+            return AtOnce::InBatch(index);
         };
         let limit = self.settings.handler_timeout;
         let call = &mut self.calls[source];
@@ -174,7 +187,7 @@ impl Engine {
     }
 
     /// Makes a job of a delivery whose lane is free, and takes the lane.
-    fn occupy(&mut self, source: usize, arrival: u64, delivery: Delivery) -> Job {
+    pub(super) fn occupy(&mut self, source: usize, arrival: u64, delivery: Delivery) -> Job {
         self.window.hold(&delivery);
         let mut job = new_job(source, arrival, delivery);
         job.lane = self.lane(source, &job.delivery);

@@ -9,17 +9,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::Engine;
 use super::deferring::limited;
 use super::rules::waits;
 use crate::Timestamp;
-use crate::handler::{CallInfo, Failure, Handled, Registered, Verdict, all_failed};
+use crate::handler::{CallInfo, Failure, Handled, Registered, StartedBatch, Verdict, all_failed};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, RunningBatch};
 use crate::runtime::job::Job;
 use crate::runtime::lanes::LaneId;
+use crate::transport::Delivery;
 
 impl Engine {
     /// Puts a job into the batch of its handler, and the next ones of its lane as far as they
@@ -84,11 +85,22 @@ impl Engine {
         let Registered::Batch(handler) = handlers.registered(handler) else {
             unreachable!("only jobs of batch handlers are collected");
         };
-        let entries: Vec<_> = jobs
+        let calls = jobs
             .iter()
-            .map(|job| (&job.delivery, self.call_info(job)))
-            .collect();
-        match span.in_scope(|| handler.call(&entries)) {
+            .map(|job| (job.source, job.attempt, &job.delivery));
+        let entries = self.entries(calls);
+        let started = span.in_scope(|| handler.call(&entries));
+        self.on_batch_started(jobs, started, span);
+    }
+
+    /// Goes on with a batch whose handler was called.
+    pub(super) fn on_batch_started(
+        &mut self,
+        jobs: Vec<Job>,
+        started: Result<StartedBatch, Failure>,
+        span: Span,
+    ) {
+        match started {
             Ok(mut started) => {
                 let mut accepted = Vec::with_capacity(jobs.len());
                 for (index, job) in jobs.into_iter().enumerate() {
@@ -114,12 +126,26 @@ impl Engine {
         }
     }
 
-    fn call_info(&self, job: &Job) -> CallInfo {
-        let mut info = self.calls[job.source].clone();
-        info.attempt = job.attempt;
+    /// Deliveries, by source and attempt, with what else a handler's call is told of each.
+    pub(super) fn entries<'a>(
+        &self,
+        deliveries: impl Iterator<Item = (usize, u32, &'a Delivery)>,
+    ) -> Vec<(&'a Delivery, Arc<CallInfo>)> {
         let limit = self.settings.handler_timeout;
-        info.deadline = limit.map(|limit| Instant::now() + limit);
-        info
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        // Mostly the same for all.
+        let mut last: Option<((usize, u32), Arc<CallInfo>)> = None;
+        let entries = deliveries.map(|(source, attempt, delivery)| {
+            let same = last.take().filter(|(of, _)| *of == (source, attempt));
+            let (_, info) = last.insert(same.unwrap_or_else(|| {
+                let mut info = self.calls[source].clone();
+                info.attempt = attempt;
+                info.deadline = deadline;
+                ((source, attempt), Arc::new(info))
+            }));
+            (delivery, Arc::clone(info))
+        });
+        entries.collect()
     }
 
     /// Decides about each entry by itself.

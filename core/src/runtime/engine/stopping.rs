@@ -28,6 +28,7 @@ impl Engine {
         self.stopping = true;
         let ready = std::mem::take(&mut self.ready);
         let waiting: Vec<Job> = self.lanes.drain_waiting().collect();
+        self.bind_loose();
         let collected = self.batches.drain();
         let suspects = std::mem::take(&mut self.suspects);
         let parked = self.claims.as_mut().map(Claims::drain_parked);
