@@ -5,8 +5,6 @@
 //! ([Kafka binding](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md)).
 //! Values are UTF-8 text: an integer or boolean extension comes back as a string.
 
-use std::str::Utf8Error;
-
 use bytes::Bytes;
 
 use crate::event::{self, extensions};
@@ -41,39 +39,6 @@ pub enum Message {
     Event(Event, Headers),
     /// The value is a whole event in structured mode; its content type, and the other headers.
     Structured(Text, Headers),
-}
-
-/// The value of a header: bytes, or text that was looked at before.
-pub trait Value<'a>: Copy {
-    /// Its bytes.
-    fn bytes(self) -> &'a [u8];
-
-    /// It as text.
-    ///
-    /// # Errors
-    ///
-    /// If it is not UTF-8.
-    fn text(self) -> std::result::Result<&'a str, Utf8Error>;
-}
-
-impl<'a> Value<'a> for &'a [u8] {
-    fn bytes(self) -> &'a [u8] {
-        self
-    }
-
-    fn text(self) -> std::result::Result<&'a str, Utf8Error> {
-        std::str::from_utf8(self)
-    }
-}
-
-impl<'a> Value<'a> for &'a str {
-    fn bytes(self) -> &'a [u8] {
-        self.as_bytes()
-    }
-
-    fn text(self) -> std::result::Result<&'a str, Utf8Error> {
-        Ok(self)
-    }
 }
 
 /// Calls `header` with name and value of each attribute that is set, `datacontenttype` included.
@@ -113,8 +78,8 @@ pub fn write(event: &Event, key: KeyPlace, mut header: impl FnMut(&str, &[u8])) 
 ///
 /// [`ErrorKind::Decode`] if there are no attributes, a required one is missing or empty, or one
 /// is malformed.
-pub fn read<'a, V: Value<'a>>(
-    headers: impl IntoIterator<Item = (&'a str, Option<V>)>,
+pub fn read<'a>(
+    headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     key: Option<&str>,
     data: Option<Bytes>,
 ) -> Result<Message> {
@@ -126,7 +91,7 @@ pub fn read<'a, V: Value<'a>>(
             None => false,
         };
         if !taken {
-            others.push(name, value.map(|it| Bytes::copy_from_slice(it.bytes())));
+            others.push(name, value.map(Bytes::copy_from_slice));
         }
     }
     if let Some(content_type) = attributes.content_type.filter(|text| is_structured(text)) {
@@ -181,7 +146,7 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// Whether the header is an attribute that was not there before.
-    fn take(&mut self, header: &str, value: impl Value<'a>) -> Result<bool> {
+    fn take(&mut self, header: &str, value: &'a [u8]) -> Result<bool> {
         let extension = strip_prefix(header);
         self.found |= extension.is_some();
         // Mostly it is spelled as we write it.
@@ -216,7 +181,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    fn take_extension(&mut self, name: &str, header: &str, value: impl Value<'a>) -> Result<bool> {
+    fn take_extension(&mut self, name: &str, header: &str, value: &'a [u8]) -> Result<bool> {
         let spelled = name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
@@ -264,7 +229,7 @@ fn strip_prefix(header: &str) -> Option<&str> {
         .then(|| &header[PREFIX.len()..])
 }
 
-fn set<'a>(place: &mut Option<&'a str>, header: &str, value: impl Value<'a>) -> Result<bool> {
+fn set<'a>(place: &mut Option<&'a str>, header: &str, value: &'a [u8]) -> Result<bool> {
     if place.is_some() {
         return Ok(false);
     }
@@ -272,9 +237,8 @@ fn set<'a>(place: &mut Option<&'a str>, header: &str, value: impl Value<'a>) -> 
     Ok(true)
 }
 
-fn text<'a>(header: &str, value: impl Value<'a>) -> Result<&'a str> {
-    value
-        .text()
+fn text<'a>(header: &str, value: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(value)
         .map_err(|error| undecodable(format!("header `{header}` is not UTF-8")).with_source(error))
 }
 

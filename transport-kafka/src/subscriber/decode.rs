@@ -60,10 +60,6 @@ fn event(record: &Packed) -> Result<(Event, Headers)> {
     if !record.has_headers {
         return Err(undecodable("the headers can't be read"));
     }
-    if let Some(text) = record.ascii() {
-        let read = headers::read(text.headers(), text.key(), record.value());
-        return whole(read?, record, text.key());
-    }
     let key = record.key().map(std::str::from_utf8).transpose();
     let key = key.map_err(|error| undecodable("the key is not UTF-8").with_source(error))?;
     let mut unreadable = false;
@@ -80,12 +76,7 @@ fn event(record: &Packed) -> Result<(Event, Headers)> {
     if unreadable {
         return Err(undecodable("the name of a header is not UTF-8"));
     }
-    whole(read?, record, key)
-}
-
-/// The event of a message, which may be the value.
-fn whole(message: Envelope, record: &Packed, key: Option<&str>) -> Result<(Event, Headers)> {
-    match message {
+    match read? {
         Envelope::Event(event, headers) => Ok((event, headers)),
         Envelope::Structured(content_type, headers) => {
             let media_type = content_type.split(';').next().unwrap_or_default().trim();

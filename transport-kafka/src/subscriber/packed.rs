@@ -4,7 +4,6 @@
 //! event of it. What goes between them is the record's bytes in memory that many records share, so
 //! that hardly anything is allocated by the one and freed by the other, which both would wait for.
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -161,54 +160,20 @@ impl Packed {
 
     /// The headers: name, and value unless it is null.
     pub(super) fn headers(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let bytes = &self.bytes;
-        self.places()
-            .map(|(name, value)| (&bytes[name], value.map(|value| &bytes[value])))
-    }
-
-    /// The headers and the key where all of them are ASCII and no header is null or longer than
-    /// 127 bytes, as mostly: then the lengths in between are ASCII too, and all is looked at at once.
-    pub(super) fn ascii(&self) -> Option<Ascii<'_>> {
-        let end = self.key_end.unwrap_or(self.headers_end);
-        let text = std::str::from_utf8(&self.bytes[..end]).ok()?;
-        text.is_ascii().then_some(Ascii { packed: self, text })
-    }
-
-    /// Where name and value of each header stand.
-    fn places(&self) -> impl Iterator<Item = (Range<usize>, Option<Range<usize>>)> {
         let mut rest = &self.bytes[..self.headers_end];
-        let mut end = 0;
         std::iter::from_fn(move || {
             let (name, after) = rest.split_first_chunk::<4>()?;
             let (value, after) = after.split_first_chunk::<4>()?;
             let (name, value) = (u32::from_ne_bytes(*name), u32::from_ne_bytes(*value));
-            let start = end + 8;
-            let middle = start + name as usize;
-            let is_null = value == NULL;
-            end = middle + if is_null { 0 } else { value as usize };
-            rest = after.get(end - start..)?;
-            Some((start..middle, (!is_null).then_some(middle..end)))
+            let (name, after) = after.split_at_checked(name as usize)?;
+            if value == NULL {
+                rest = after;
+                return Some((name, None));
+            }
+            let (value, after) = after.split_at_checked(value as usize)?;
+            rest = after;
+            Some((name, Some(value)))
         })
-    }
-}
-
-/// The headers and the key of a record, all of them ASCII: text that may be cut anywhere.
-#[derive(Clone, Copy)]
-pub(super) struct Ascii<'a> {
-    packed: &'a Packed,
-    text: &'a str,
-}
-
-impl<'a> Ascii<'a> {
-    pub(super) fn key(self) -> Option<&'a str> {
-        let end = self.packed.key_end?;
-        Some(&self.text[self.packed.headers_end..end])
-    }
-
-    pub(super) fn headers(self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
-        self.packed
-            .places()
-            .map(move |(name, value)| (&self.text[name], value.map(|value| &self.text[value])))
     }
 }
 
@@ -240,45 +205,16 @@ mod tests {
             (b"null", None),
             (b"\xff", Some(b"\0\xff")),
         ];
-        let packed = packed(&headers, Some(b"key"));
+        let mut packer = Packer::default();
+        for (name, value) in headers {
+            packer.put_header(name, value);
+        }
+        let bytes = packer.0.split().freeze();
+        let packed = Packed {
+            headers_end: bytes.len(),
+            bytes,
+            ..Packed::of_key(AckToken::new(0, 0, [0, 0]), "")
+        };
         assert_eq!(packed.headers().collect::<Vec<_>>(), headers);
-        assert_eq!(packed.key(), Some(&b"key"[..]));
-        assert_eq!(packed.value().as_deref(), Some(&b"value"[..]));
-    }
-
-    #[test]
-    fn headers_and_key_of_ascii_are_text() {
-        let long = [b'x'; 127];
-        for (key, text) in [(None, None), (Some(&b"k"[..]), Some("k"))] {
-            let packed = packed(&[(b"a", Some(b"")), (b"", Some(&long))], key);
-            let ascii = packed.ascii().unwrap();
-            assert_eq!(ascii.key(), text);
-            let headers = ascii.headers();
-            let headers = headers.map(|(name, value)| (name.as_bytes(), value.map(str::as_bytes)));
-            assert!(headers.eq(packed.headers()));
-        }
-    }
-
-    #[test]
-    fn what_is_not_all_ascii_is_looked_at_piece_by_piece() {
-        let long = [b'x'; 128];
-        let headers: [(&[u8], Option<&[u8]>); 4] = [
-            (b"null", None),
-            (b"long", Some(&long)),
-            (b"\xc3", Some(b"\xa4")),
-            (b"value", Some(b"\xc3\xa4")),
-        ];
-        for header in headers {
-            let packed = packed(&[(b"a", Some(b"1")), header], Some(b"key"));
-            assert!(packed.ascii().is_none(), "{header:?}");
-        }
-        for key in [&b"\xff"[..], b"\xc3\xa4"] {
-            let packed = packed(&[(b"a", Some(b"1"))], Some(key));
-            assert!(packed.ascii().is_none(), "{key:?}");
-        }
-    }
-
-    fn packed(headers: &[(&[u8], Option<&[u8]>)], key: Option<&[u8]>) -> Packed {
-        Packer::default().pack_parts(headers.iter().copied(), key, Some(b"value"))
     }
 }
