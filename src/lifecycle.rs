@@ -157,7 +157,7 @@ impl Subscription {
     }
 
     /// Goes on from another place: back to handle events again, or ahead to skip some. It reads
-    /// nothing more, gives handlers that run `within` to finish, leaves its group, moves it as
+    /// nothing more, gives handlers that run `within` to finish and itself 5 s to leave its group, moves that as
     /// [`Topics::reset`](crate::Topics::reset) does, and joins it again. What it had received and not
     /// settled by then is abandoned: it comes again if it stands at the new place or behind it. No
     /// event behind the place is missed.

@@ -2,7 +2,7 @@
 //! itself meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use polybus::{
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 fn config(settings: &str) -> Config {
     let config = format!(
@@ -73,6 +73,8 @@ struct Breaks {
     stays: AtomicBool,
     refuses: AtomicBool,
     joined: AtomicUsize,
+    /// How long it takes to leave, in milliseconds.
+    leaving_takes: AtomicU64,
 }
 
 struct BreakableSubscriber(DynSubscriber, Arc<Breaks>);
@@ -155,6 +157,9 @@ impl Subscriber for BreakableSubscriber {
     }
 
     async fn close(self, deadline: Instant) -> Result<()> {
+        let takes = Duration::from_millis(self.1.leaving_takes.load(Ordering::SeqCst));
+        let late = |_| Error::new(ErrorKind::Timeout, "it had no time to leave");
+        timeout_at(deadline, sleep(takes)).await.map_err(late)?;
         self.0.close(deadline).await
     }
 }
@@ -320,6 +325,26 @@ async fn several_seeks_have_their_turns_and_a_stop_ends_them() {
     assert_eq!(stopped.unwrap().unfinished, 1);
     let late = sub.seek(Start::Now, "1s").await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Closed);
+}
+
+/// Whoever has not left is a member still, for the server: then its group can't be moved.
+#[tokio::test(start_paused = true)]
+async fn leaving_for_a_seek_has_its_time_beside_that_of_the_handlers() {
+    let transport = Breakable::new();
+    let bus = transport.bus("").await;
+    let gate = Gate::new(Semaphore::new(0));
+    let sub = bus.subscribe("sub").state(Arc::clone(&gate));
+    let sub = sub.on_pattern("order.*", pass).start().await.unwrap();
+    publish(&bus, "order.placed", "o1").await;
+    while sub.counts().received < 1 {
+        yield_now().await;
+    }
+    transport.state.leaving_takes.store(2_000, Ordering::SeqCst);
+    sub.seek(Start::Beginning, "1s").await.unwrap();
+    assert_eq!(sub.status().last_error, None);
+    gate.add_permits(1);
+    sub.drain("30s").await.unwrap();
+    assert_eq!(sub.counts().handled, 1);
 }
 
 type Gate = Arc<Semaphore>;

@@ -17,14 +17,14 @@ use crate::{Error, ErrorKind, Event, Result, Text, Topic};
 #[derive(Debug)]
 pub struct Call<'a, S> {
     delivery: &'a Delivery,
-    info: &'a CallInfo,
+    info: &'a Arc<CallInfo>,
     state: &'a S,
     /// Where the handler's verdict comes from once it has returned, if not from itself.
     pub(super) later: RefCell<Option<Later>>,
 }
 
 impl<'a, S> Call<'a, S> {
-    pub(super) fn new(delivery: &'a Delivery, info: &'a CallInfo, state: &'a S) -> Self {
+    pub(super) fn new(delivery: &'a Delivery, info: &'a Arc<CallInfo>, state: &'a S) -> Self {
         Self {
             delivery,
             info,
@@ -258,6 +258,6 @@ impl Context {
 
 impl<S> FromDelivery<S> for Context {
     fn from_delivery(call: &Call<'_, S>) -> Result<Self> {
-        Ok(Self::new(Arc::new(call.info().clone()), call.delivery()))
+        Ok(Self::new(Arc::clone(call.info), call.delivery()))
     }
 }

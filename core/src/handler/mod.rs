@@ -8,6 +8,7 @@ mod set;
 mod verdict;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -135,7 +136,7 @@ pub(crate) struct Started {
 /// A handler with its state, of any type.
 pub(crate) trait ErasedHandler: Send + Sync {
     /// Starts the handler. A panic while it starts is a failure like any other.
-    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure>;
+    fn call(&self, delivery: &Delivery, info: &Arc<CallInfo>) -> Result<Started, Failure>;
 }
 
 struct WithState<H, S, Args> {
@@ -150,7 +151,7 @@ where
     S: Send + Sync + 'static,
     Args: 'static,
 {
-    fn call(&self, delivery: &Delivery, info: &CallInfo) -> Result<Started, Failure> {
+    fn call(&self, delivery: &Delivery, info: &Arc<CallInfo>) -> Result<Started, Failure> {
         let call = Call::new(delivery, info, &self.state);
         let start = || {
             // Data that a handler takes as a type is checked where it is read as that.

@@ -125,7 +125,8 @@ struct Engine {
     /// For each source, by index.
     settlements: Vec<Settlements>,
     dead_letters: Vec<DeadLetters>,
-    calls: Vec<CallInfo>,
+    /// What a handler is told, for each source. Shared with the handlers that keep it.
+    calls: Vec<Arc<CallInfo>>,
     named_topics: Vec<Vec<Topic>>,
     /// The first source of the same transport: events of a key share a lane, those that were put
     /// off too.
@@ -218,7 +219,7 @@ impl Engine {
         let index = self.readers.len();
         let can = source.capabilities;
         let settler = source.subscriber.settler();
-        let same = |call: &CallInfo| call.transport == source.transport;
+        let same = |call: &Arc<CallInfo>| call.transport == source.transport;
         let lane_source = self.calls.iter().position(same).unwrap_or(index);
         self.lane_sources.push(lane_source);
         let attempts = self.settings.retry.max_attempts;
@@ -227,7 +228,7 @@ impl Engine {
         let mut call = CallInfo::new(self.name.clone(), transport, token);
         call.migrations = self.handlers.migrations().cloned();
         call.validation.clone_from(&self.validation);
-        self.calls.push(call);
+        self.calls.push(Arc::new(call));
         self.dead_letters.push(DeadLetters {
             transport: source.transport,
             prefix: source.prefix,
@@ -461,10 +462,11 @@ impl Engine {
         let span = tracing::debug_span!("handle", subscription = %self.name,
             topic = %job.delivery.topic(), event_type = event.event_type(), event_id = event.id(),
             attempt = job.attempt);
-        let call = &mut self.calls[job.source];
+        let call = Arc::make_mut(&mut self.calls[job.source]);
         call.attempt = job.attempt;
         let limit = self.settings.handler_timeout;
         call.deadline = limit.map(|limit| Instant::now() + limit);
+        let call = &self.calls[job.source];
         let start = || on_behalf_of(Some(event), || handler.call(&job.delivery, call));
         match span.in_scope(start) {
             Ok(started) => {

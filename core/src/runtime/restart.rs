@@ -119,7 +119,7 @@ async fn run_until(
         recess = control.recesses.asked() => recess,
     };
     control.recesses.set_taken(true);
-    own.request(recess.within);
+    own.request_to_leave(recess.within);
     let finished = tokio::select! {
         finished = &mut running => finished,
         () = shutdown.requested() => {

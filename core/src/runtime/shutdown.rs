@@ -5,6 +5,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+/// How long settling and leaving a group may take where something is to be done that no member may be
+/// there for.
+const LEAVING: Duration = Duration::from_secs(5);
+
 /// Asks a subscription to stop, and says by when. Clones share the request.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
@@ -29,11 +33,21 @@ impl Shutdown {
     /// Handlers that run get nine tenths of it, all but one second at the most; the rest is for
     /// settling and leaving the group.
     pub fn request(&self, within: Duration) {
-        let deadline = Instant::now() + within;
-        let reserve = (within / 10).min(Duration::from_secs(1));
+        let leaving = (within / 10).min(Duration::from_secs(1));
+        self.request_in_two(within - leaving, leaving);
+    }
+
+    /// Asks to stop: handlers that run get all of a time, and settling and leaving the group have
+    /// [`LEAVING`] beside it. The first request counts.
+    pub(super) fn request_to_leave(&self, within: Duration) {
+        self.request_in_two(within, LEAVING);
+    }
+
+    fn request_in_two(&self, draining: Duration, leaving: Duration) {
+        let drain_until = Instant::now() + draining;
         let asked = Times {
-            drain_until: deadline - reserve,
-            deadline,
+            drain_until,
+            deadline: drain_until + leaving,
         };
         self.times.send_if_modified(|times| match times {
             Some(_) => false,

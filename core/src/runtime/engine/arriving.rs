@@ -149,9 +149,10 @@ impl Engine {
             return AtOnce::InBatch(index);
         };
         let limit = self.settings.handler_timeout;
-        let call = &mut self.calls[source];
+        let call = Arc::make_mut(&mut self.calls[source]);
         call.attempt = delivery.attempt();
         call.deadline = limit.map(|limit| Instant::now() + limit);
+        let call = &self.calls[source];
         let called = on_behalf_of(Some(event), || {
             call_once(&**handler, delivery, call, context)
         });
@@ -222,7 +223,7 @@ pub(super) fn new_job(source: usize, arrival: u64, delivery: Delivery) -> Job {
 fn call_once(
     handler: &dyn ErasedHandler,
     delivery: &Delivery,
-    call: &CallInfo,
+    call: &Arc<CallInfo>,
     context: &mut Context<'_>,
 ) -> Called {
     let mut started = match handler.call(delivery, call) {

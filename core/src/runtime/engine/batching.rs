@@ -138,7 +138,7 @@ impl Engine {
         let entries = deliveries.map(|(source, attempt, delivery)| {
             let same = last.take().filter(|(of, _)| *of == (source, attempt));
             let (_, info) = last.insert(same.unwrap_or_else(|| {
-                let mut info = self.calls[source].clone();
+                let mut info = CallInfo::clone(&self.calls[source]);
                 info.attempt = attempt;
                 info.deadline = deadline;
                 ((source, attempt), Arc::new(info))

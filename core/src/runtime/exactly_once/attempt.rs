@@ -135,6 +135,7 @@ impl Work {
         call.scope = Some(Arc::new(transaction.clone()));
         let span = tracing::debug_span!("handle", subscription = %self.name,
             topic = %delivery.topic(), event_type = event.event_type(), event_id = event.id(), attempt);
+        let call = Arc::new(call);
         let start = || on_behalf_of(Some(event), || handler.call(delivery, &call));
         let handled = match span.in_scope(start) {
             Ok(started) if started.later.is_some() => Err(Failure::permanent(Error::new(
