@@ -167,15 +167,8 @@ impl IntoVerdicts for Verdict {
 }
 
 impl<V: IntoVerdict> IntoVerdicts for Vec<V> {
-    fn into_verdicts(self, count: usize) -> Vec<Handled> {
-        if self.len() == count {
-            return self.into_iter().map(V::into_verdict).collect();
-        }
-        let message = format!(
-            "the batch handler returned {} verdicts for {count} events",
-            self.len()
-        );
-        all_failed(&Failure::new(message), count)
+    fn into_verdicts(self, _: usize) -> Vec<Handled> {
+        self.into_iter().map(V::into_verdict).collect()
     }
 }
 
@@ -331,15 +324,6 @@ mod tests {
         let own = own.into_verdicts(2);
         assert!(matches!(own[0], Ok(Verdict::Ack)));
         assert!(own[1].is_err());
-    }
-
-    #[test]
-    fn too_few_or_too_many_settle_nothing() {
-        for count in [1, 3] {
-            let handled = vec![Verdict::Ack, Verdict::Ack].into_verdicts(count);
-            assert_eq!(handled.len(), count);
-            assert!(handled.iter().all(Result::is_err));
-        }
     }
 
     #[test]

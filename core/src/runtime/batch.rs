@@ -261,15 +261,42 @@ impl Future for RunningBatch {
     }
 }
 
-/// Polls the call of a handler of so many entries. A panic is a failure of each.
+/// Polls the call of a handler of so many entries. A panic is a failure of each, and so is another
+/// number of verdicts.
 pub(super) fn poll_call(
     call: &mut BoxFuture<'static, Vec<Handled>>,
     count: usize,
     context: &mut Context<'_>,
 ) -> Poll<Vec<Handled>> {
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
-    polled.unwrap_or_else(|panic| {
-        let failure = Failure::from_panic(&*panic);
-        Poll::Ready(all_failed(&failure, count))
-    })
+    let failure = match polled {
+        Ok(Poll::Ready(handled)) if handled.len() != count => {
+            let returned = handled.len();
+            let why = format!("the batch handler returned {returned} verdicts for {count} events");
+            Failure::new(why)
+        }
+        Ok(polled) => return polled,
+        Err(panic) => Failure::from_panic(&*panic),
+    };
+    Poll::Ready(all_failed(&failure, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::Verdict;
+
+    #[test]
+    fn too_few_or_too_many_verdicts_settle_nothing() {
+        for (returned, settled) in [(1, false), (2, true), (3, false)] {
+            let handled = std::future::ready(vec![Ok(Verdict::Ack); returned]);
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let mut call: BoxFuture<'static, Vec<Handled>> = Box::pin(handled);
+            let Poll::Ready(handled) = poll_call(&mut call, 2, &mut context) else {
+                panic!("the handler has returned");
+            };
+            assert_eq!(handled.len(), 2);
+            assert!(handled.iter().all(|it| it.is_ok() == settled));
+        }
+    }
 }

@@ -81,10 +81,7 @@ impl Engine {
         let late = move |limit| all_failed(&Failure::late(limit), count);
         let mut future = limited(started.future, self.settings.handler_timeout, late);
         match poll_call(&mut future, count, context) {
-            Poll::Ready(handled)
-                if handled.len() == count
-                    && handled.iter().all(|it| matches!(it, Ok(Verdict::Ack))) =>
-            {
+            Poll::Ready(handled) if handled.iter().all(|it| matches!(it, Ok(Verdict::Ack))) => {
                 self.acknowledge(deliveries);
             }
             Poll::Ready(handled) => {
