@@ -120,14 +120,11 @@ async fn what_is_lost_while_it_is_collected_is_not_handled() {
     let subscription = bus.subscribe("index").state(calls.clone()).on_batch(note);
     let subscription = subscription.batch(10, "1m").start().await.unwrap();
     publish(&bus, &["a1", "b1", "a2"]).await;
-    while subscription.counts().received < 3 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(subscription.counts().received, 3);
     // Where the second one is.
     lost.store(1, Ordering::SeqCst);
-    while subscription.counts().handled < 2 {
-        sleep(Duration::from_secs(1)).await;
-    }
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(calls.all(), [["a1", "a2"]]);
     let counts = subscription.counts();
     assert_eq!((counts.handled, counts.released), (2, 1));

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
@@ -110,10 +111,7 @@ impl Engine {
                     }
                 }
                 if !accepted.is_empty() {
-                    let count = accepted.len();
-                    let late = move |limit| all_failed(&Failure::late(limit), count);
-                    let limit = self.settings.handler_timeout;
-                    let future = limited(started.future, limit, late);
+                    let future = self.in_time(started, accepted.len());
                     let future = Box::pin(future.instrument(span));
                     self.running_batches
                         .push(RunningBatch::new(accepted, future));
@@ -124,6 +122,16 @@ impl Engine {
                 self.on_batch_handled(jobs, handled);
             }
         }
+    }
+
+    /// What a batch handler makes of so many entries, all of which fail if it takes too long.
+    pub(super) fn in_time(
+        &self,
+        started: StartedBatch,
+        count: usize,
+    ) -> BoxFuture<'static, Vec<Handled>> {
+        let late = move |limit| all_failed(&Failure::late(limit), count);
+        limited(started.future, self.settings.handler_timeout, late)
     }
 
     /// Deliveries, by source and attempt, with what else a handler's call is told of each.

@@ -12,8 +12,7 @@ use tracing::Span;
 
 use super::Engine;
 use super::arriving::new_job;
-use super::deferring::limited;
-use crate::handler::{Failure, Registered, Verdict, all_failed};
+use crate::handler::{Registered, Verdict};
 use crate::runtime::Progress;
 use crate::runtime::batch::{Collected, Loose, LooseBatch, RunningBatch, poll_call};
 use crate::runtime::job::Job;
@@ -78,8 +77,7 @@ impl Engine {
             }
         };
         let count = deliveries.len();
-        let late = move |limit| all_failed(&Failure::late(limit), count);
-        let mut future = limited(started.future, self.settings.handler_timeout, late);
+        let mut future = self.in_time(started, count);
         match poll_call(&mut future, count, context) {
             Poll::Ready(handled) if handled.iter().all(|it| matches!(it, Ok(Verdict::Ack))) => {
                 self.acknowledge(deliveries);
